@@ -1,0 +1,91 @@
+//go:build faults
+
+package durable
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// In a build with the tag "faults" the environment variable SANDO_FAULT chooses what
+// happens at the operation with the number N, counted from 1 in this process:
+//
+//	kill:N    the process is killed before the operation
+//	killed:N  the process is killed right after it
+//	fail:N    the operation is not done, and fails with EIO
+//	stored:N  the operation is done, and fails with EIO
+//	full:N    the operation and all later ones that need space fail with ENOSPC
+//	count:F   nothing; the number of operations so far is kept in the file F
+//
+// SANDO_FAULT_LOG names a file to which each operation is written as "N KIND PATH".
+var ops atomic.Int64
+
+func op(kind, path string, do func() error) error {
+	n := ops.Add(1)
+	note(n, kind, path)
+	mode, arg, _ := strings.Cut(os.Getenv("SANDO_FAULT"), ":")
+	at, err := strconv.ParseInt(arg, 10, 64)
+	if mode == "count" {
+		err := do()
+		if werr := os.WriteFile(arg, []byte(strconv.FormatInt(n, 10)), 0o600); werr != nil {
+			panic(werr)
+		}
+		return err
+	}
+	if mode == "full" && n >= at && needsSpace(kind) {
+		return fmt.Errorf("%s %s: %w", kind, path, unix.ENOSPC)
+	}
+	if err != nil || n != at {
+		return do()
+	}
+	switch mode {
+	case "kill":
+		kill()
+	case "killed":
+		err := do()
+		kill()
+		return err
+	case "fail":
+		return fmt.Errorf("%s %s: %w", kind, path, unix.EIO)
+	case "stored":
+		if err := do(); err != nil {
+			return err
+		}
+		return fmt.Errorf("%s %s: %w", kind, path, unix.EIO)
+	}
+	return do()
+}
+
+func needsSpace(kind string) bool {
+	switch kind {
+	case "create", "write", "append", "mkdir", "symlink", "link":
+		return true
+	}
+	return false
+}
+
+func kill() {
+	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+		panic(err)
+	}
+	select {}
+}
+
+func note(n int64, kind, path string) {
+	name := os.Getenv("SANDO_FAULT_LOG")
+	if name == "" {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "%d %s %s\n", n, kind, path)
+}
