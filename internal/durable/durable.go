@@ -38,7 +38,7 @@ func tempName(path string) string {
 
 // WriteFile replaces the file path by data, or creates it. Readers see the old bytes
 // or the new ones, also after a crash.
-func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
+func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	tmp, err := writeTemp(path, perm, func(f *os.File) error {
 		_, err := f.Write(data)
 		return err
@@ -46,12 +46,15 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	if err != nil {
 		return err
 	}
-	return Rename(tmp, path)
+	if err := op("rename", path, func() error { return os.Rename(tmp, path) }); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return SyncDir(filepath.Dir(path))
 }
 
 // Create writes what r yields to the new file path. It fails with fs.ErrExist, and
 // changes nothing, when path exists.
-func Create(path string, r io.Reader, perm fs.FileMode) (err error) {
+func Create(path string, r io.Reader, perm fs.FileMode) error {
 	tmp, err := writeTemp(path, perm, func(f *os.File) error {
 		_, err := io.Copy(f, r)
 		return err
