@@ -1,0 +1,126 @@
+// Package cli is what both programs do alike on the command line: exit codes, errors,
+// logs, progress, sizes and JSON.
+//
+// Results go to standard output; logs, progress and errors to standard error. With
+// --json, standard output is one JSON object, also for an error:
+//
+//	{"error": "…", "reason": "signature", "exit": 3}
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"makenot.work/sando/internal/reason"
+)
+
+// Std is what a program talks to.
+type Std struct {
+	In  io.Reader
+	Out io.Writer
+	Err io.Writer
+	Env func(string) string
+}
+
+// OS is the Std of the running process.
+func OS() Std { return Std{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.Getenv} }
+
+// reported is an error that the command has shown by itself.
+type reported struct{ code reason.Code }
+
+func (r reported) Error() string { return string(r.code) }
+
+// Exit ends a command that has already said everything with the exit code of code.
+func Exit(code reason.Code) error {
+	if code.Exit() == 0 {
+		return nil
+	}
+	return reported{code}
+}
+
+// Main runs the command tree root and returns the exit code. Errors of cobra itself
+// (unknown command, unknown flag, wrong arguments) are usage errors, exit 2.
+func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int {
+	root.SetArgs(args)
+	root.SetIn(std.In)
+	root.SetOut(std.Out)
+	root.SetErr(std.Err)
+	root.SilenceErrors, root.SilenceUsage = true, true
+	entered := false
+	mark(root, &entered)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	if !entered {
+		err = reason.Errorf(reason.Config, "%w; see %q", err, cmd.CommandPath()+" --help")
+	}
+	var done reported
+	if errors.As(err, &done) {
+		return done.code.Exit()
+	}
+	code := reason.Of(err)
+	fmt.Fprintf(std.Err, "%s: %s\n", root.Name(), Printable(err.Error()))
+	if f := cmd.Flags().Lookup("json"); f != nil && f.Value.String() == "true" {
+		if jerr := JSON(std.Out, Failure{err.Error(), code, code.Exit()}); jerr != nil {
+			fmt.Fprintf(std.Err, "%s: %s\n", root.Name(), jerr)
+		}
+	}
+	return code.Exit()
+}
+
+// Failure is what --json prints for an error.
+type Failure struct {
+	Error  string      `json:"error"`
+	Reason reason.Code `json:"reason"`
+	Exit   int         `json:"exit"`
+}
+
+// mark makes every command note that its own code was reached.
+func mark(cmd *cobra.Command, entered *bool) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(c *cobra.Command, args []string) error {
+			*entered = true
+			return run(c, args)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		mark(sub, entered)
+	}
+}
+
+// JSON writes v as an indented JSON document.
+func JSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// NewLogger returns a logger that writes "key=value" lines to w. It leaves the time
+// out: journald adds it, and a person at a terminal does not need it.
+func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey && a.Value.String() == "INFO") {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+// IsTerminal reports whether w is a terminal.
+func IsTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
