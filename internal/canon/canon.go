@@ -61,6 +61,9 @@ func (t *Time) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// Now is the current time as a Time.
+func Now() Time { return At(time.Now()) }
+
 // Encode returns the canonical bytes of v. It fails with ErrForm when v holds a
 // value that the form does not have.
 func Encode(v any) ([]byte, error) {
@@ -89,6 +92,11 @@ func Decode(data []byte, schema string, v any) error {
 	if head.Schema != schema {
 		return fmt.Errorf("%w: schema is %q, want %q", ErrForm, head.Schema, schema)
 	}
+	return Parse(data, v)
+}
+
+// Parse is Decode for a document that carries no schema.
+func Parse(data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {

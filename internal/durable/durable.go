@@ -26,14 +26,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TempPrefix begins the names of temporary files and links. A leftover after a crash
-// is deleted by name: TempPrefix, the name it was meant for, a dot, 16 hex digits.
-const TempPrefix = "."
+// tempPrefix begins the names of temporary files and links. A leftover after a crash
+// is deleted by name: tempPrefix, the name it was meant for, a dot, 16 hex digits.
+const tempPrefix = "."
 
 func tempName(path string) string {
 	var b [8]byte
 	rand.Read(b[:])
-	return filepath.Join(filepath.Dir(path), TempPrefix+filepath.Base(path)+"."+hex.EncodeToString(b[:]))
+	return filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path)+"."+hex.EncodeToString(b[:]))
 }
 
 // WriteFile replaces the file path by data, or creates it. Readers see the old bytes
@@ -226,4 +226,14 @@ func SyncFS(f *os.File) error {
 		}
 		return nil
 	})
+}
+
+// IsTemp reports whether name is one that a crash in this package can leave behind.
+func IsTemp(name string) bool {
+	dot := len(name) - 17
+	if dot < 2 || name[0] != '.' || name[dot] != '.' {
+		return false
+	}
+	_, err := hex.DecodeString(name[dot+1:])
+	return err == nil
 }

@@ -1,0 +1,339 @@
+// Package node is the directories and files of one app on a node, and the few
+// operations on them that must not go wrong: install a release, swap `current`, keep
+// the state.
+//
+//	ROOT/releases/<version>/   a release; .sando/ in it holds manifest, signatures, tree
+//	ROOT/current               symlink to releases/<version>, the live release
+//	ROOT/.sando/               0700, the puller's own:
+//	  state.json               what runs, what ran, an open intent, what is blocked
+//	  pin.json                 an operator's order to run one version
+//	  channels/<tier>.json     the last accepted channel state: the replay counter
+//	  channels/<tier>-<digest16>.<kid16>.sigstore.json   its signatures
+//	  trust/<N>.json           the trust chain, with its signatures
+//	  staging/ fetch/ trash/   work in progress; emptied at every start
+//	  git/                     a mirror of the channel repo; may be deleted
+//	  history.jsonl            what happened, a line each
+//	  lock                     held by the one puller that changes anything
+//
+// Everything is owned by the puller's user, root on a server. Who can write ROOT or a
+// directory above it could replace what runs, so Open refuses a ROOT of which any
+// parent is writable by others. Who can write .sando/ can make the node forget
+// counters and blocks; signatures still hold.
+//
+// A release directory without .sando/ is foreign: made by another deployer. It is
+// never deleted. Other entries of ROOT are never touched.
+//
+// state.json and pin.json carry an integer version. A newer one than this program
+// knows is refused with the reason "config"; unreadable bytes match ErrBroken.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+)
+
+// Dir is the root directory of one app on this node.
+type Dir struct{ root string }
+
+// subdirectories of .sando/, each made by Open.
+var private = [...]string{"channels", "trust", "staging", "fetch", "trash"}
+
+// Open returns the directory root, made when missing, after checking that nobody
+// else can change it. Errors have the reason "config" when a person must mend
+// something, "io" or "disk" otherwise.
+func Open(root string) (*Dir, error) {
+	d, err := View(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.MkdirAll(d.root, 0o755); err != nil {
+		return nil, Fault(fmt.Errorf("make root: %w", err))
+	}
+	if err := checkParents(d.root); err != nil {
+		return nil, err
+	}
+	if err := durable.MkdirAll(d.ReleasesPath(), 0o755); err != nil {
+		return nil, Fault(fmt.Errorf("make releases directory: %w", err))
+	}
+	for _, sub := range append([]string{""}, private[:]...) {
+		if err := durable.MkdirAll(d.Path(sub), 0o700); err != nil {
+			return nil, Fault(fmt.Errorf("make private directory: %w", err))
+		}
+	}
+	return d, d.checkPlaces()
+}
+
+// View returns the directory root without making or checking anything.
+func View(root string) (*Dir, error) {
+	if !filepath.IsAbs(root) || filepath.Clean(root) != root || root == "/" {
+		return nil, reason.Errorf(reason.Config, "root %q is not a clean absolute path below /", root)
+	}
+	return &Dir{root}, nil
+}
+
+// Root returns the path of the directory.
+func (d *Dir) Root() string { return d.root }
+
+// Path returns the path of a file or directory in .sando/.
+func (d *Dir) Path(elem ...string) string {
+	return filepath.Join(append([]string{d.root, layout.MetaDir}, elem...)...)
+}
+
+// ReleasesPath returns the path of the directory of all releases.
+func (d *Dir) ReleasesPath() string { return filepath.Join(d.root, "releases") }
+
+// ReleasePath returns the path of one release.
+func (d *Dir) ReleasePath(version string) string { return filepath.Join(d.root, "releases", version) }
+
+// CurrentPath returns the path of the symlink to the live release.
+func (d *Dir) CurrentPath() string { return filepath.Join(d.root, "current") }
+
+// Fault gives an error of the disk its reason: "disk" when there is no space or no
+// inode left, else "io".
+func Fault(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return reason.Wrap(reason.Disk, err)
+	}
+	return reason.Wrap(reason.IO, err)
+}
+
+// checkParents refuses a root that somebody else than root and the puller's own user
+// could replace.
+func checkParents(root string) error {
+	real, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return Fault(err)
+	}
+	for _, start := range []string{root, real} {
+		for p := start; ; p = filepath.Dir(p) {
+			if err := checkOwner(p); err != nil {
+				return err
+			}
+			if p == "/" {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func checkOwner(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return Fault(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return reason.Errorf(reason.Config, "%s is owned by uid %d, want root or the puller's own user: its owner could replace what runs; chown it, or choose another root", path, st.Uid)
+	}
+	open := info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0
+	if open && info.Mode()&fs.ModeSymlink == 0 {
+		return reason.Errorf(reason.Config, "%s is writable by others (mode %s): they could replace what runs; chmod go-w %s, or choose another root", path, info.Mode(), path)
+	}
+	return nil
+}
+
+// checkPlaces refuses a root whose parts lie on different filesystems, where a rename
+// would be no single step, and parts that are not directories.
+func (d *Dir) checkPlaces() error {
+	var dev uint64
+	for i, p := range []string{d.root, d.ReleasesPath(), d.Path(), d.Path("staging"), d.Path("trash")} {
+		info, err := os.Lstat(p)
+		if err != nil {
+			return Fault(err)
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		if i == 0 {
+			if info.Mode()&fs.ModeSymlink != 0 {
+				info, err = os.Stat(p)
+				if err != nil {
+					return Fault(err)
+				}
+				st = info.Sys().(*syscall.Stat_t)
+			}
+			dev = st.Dev
+		}
+		if !info.IsDir() {
+			return reason.Errorf(reason.Config, "%s is not a directory: move it away", p)
+		}
+		if st.Dev != dev {
+			return reason.Errorf(reason.Config, "%s is on another filesystem than %s: a release could not be put in place in one step", p, d.root)
+		}
+		if i > 0 && int(st.Uid) != os.Geteuid() {
+			return reason.Errorf(reason.Config, "%s is owned by uid %d, and this puller runs as uid %d", p, st.Uid, os.Geteuid())
+		}
+	}
+	return nil
+}
+
+// Lock waits until this process is the only one that changes the node, and returns
+// what gives the lock back. waiting is called once, with what is known of the holder,
+// when the lock is not free at once. The kernel frees the lock when its holder dies.
+func (d *Dir) Lock(ctx context.Context, me string, waiting func(holder string)) (unlock func(), err error) {
+	f, err := os.OpenFile(d.Path("lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, Fault(fmt.Errorf("open lock: %w", err))
+	}
+	for first := true; ; first = false {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, Fault(fmt.Errorf("lock %s: %w", f.Name(), err))
+		}
+		if first {
+			waiting(d.Holder())
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("wait for the lock held by %s: %w", d.Holder(), ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	// Who holds it is for people; it need not survive anything.
+	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("pid %d (%s)", os.Getpid(), me))); err != nil {
+		f.Close()
+		return nil, Fault(fmt.Errorf("write lock: %w", err))
+	}
+	return func() { f.Close() }, nil
+}
+
+func writeAt(f *os.File, s string) error {
+	_, err := f.WriteAt([]byte(s), 0)
+	return err
+}
+
+// Holder says who holds the lock, or held it last.
+func (d *Dir) Holder() string {
+	b, err := readCapped(d.Path("lock"), 256)
+	if err != nil || len(b) == 0 {
+		return "another puller"
+	}
+	return strings.ToValidUTF8(string(b), "?")
+}
+
+// LastCycle returns when a puller last took the lock; the zero time if never.
+func (d *Dir) LastCycle() time.Time {
+	info, err := os.Stat(d.Path("lock"))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// readCapped reads a regular file of at most max bytes.
+func readCapped(path string, max int64) (data []byte, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err = io.ReadAll(io.LimitReader(f, max+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > max {
+		return nil, reason.Errorf(reason.Limit, "%s: more than %d bytes", path, max)
+	}
+	return data, nil
+}
+
+// Clean deletes what a puller that died left behind: temporary files and links,
+// staging, half-fetched objects, trash. It follows no links. The caller holds the lock.
+func (d *Dir) Clean() error {
+	r, err := os.OpenRoot(d.root)
+	if err != nil {
+		return Fault(err)
+	}
+	defer r.Close()
+	for _, sub := range []string{"staging", "fetch", "trash"} {
+		if err := empty(r, layout.MetaDir+"/"+sub); err != nil {
+			return Fault(fmt.Errorf("clean %s: %w", sub, err))
+		}
+	}
+	dirs := []string{".", layout.MetaDir, layout.MetaDir + "/channels", layout.MetaDir + "/trust"}
+	versions, err := d.Releases()
+	if err != nil {
+		return err
+	}
+	for _, v := range versions {
+		dirs = append(dirs, "releases/"+v+"/"+layout.MetaDir)
+	}
+	for _, dir := range dirs {
+		if err := removeTemps(r, dir); err != nil {
+			return Fault(fmt.Errorf("clean %s: %w", dir, err))
+		}
+	}
+	return nil
+}
+
+func empty(r *os.Root, dir string) error {
+	names, err := readNames(r, dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := r.RemoveAll(dir + "/" + n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeTemps deletes the leftovers of internal/durable in one directory. In the root
+// itself, which is also other people's, only links that were meant for `current`.
+func removeTemps(r *os.Root, dir string) error {
+	names, err := readNames(r, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if !durable.IsTemp(n) || dir == "." && !strings.HasPrefix(n, ".current.") {
+			continue
+		}
+		info, err := r.Lstat(dir + "/" + n)
+		if err != nil {
+			return err
+		}
+		if dir == "." && info.Mode()&fs.ModeSymlink == 0 {
+			continue
+		}
+		// A pin is written without the lock: its temporary file may be in use.
+		if strings.HasPrefix(n, ".pin.json.") && time.Since(info.ModTime()) < time.Hour {
+			continue
+		}
+		if err := r.Remove(dir + "/" + n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readNames(r *os.Root, dir string) ([]string, error) {
+	f, err := r.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}

@@ -1,0 +1,300 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/tree"
+)
+
+// ErrForeign is matched when a release was not installed by Sando, so nothing is
+// known of what it should hold.
+var ErrForeign = errors.New("release of another deployer")
+
+const (
+	manifestFile = layout.ManifestLatest
+	listingFile  = "tree"
+)
+
+// Installed is what a release directory holds about itself.
+type Installed struct {
+	Version  string
+	Manifest []byte // the exact bytes
+	Digest   layout.Digest
+	Bundle   layout.Bundle // the one for this platform
+	At       time.Time     // when it was put in place
+}
+
+// Has reports whether releases/<version> is a directory.
+func (d *Dir) Has(version string) (bool, error) {
+	info, err := os.Lstat(d.ReleasePath(version))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, Fault(err)
+	}
+	return info.IsDir(), nil
+}
+
+// Releases returns the versions on disk, sorted by name. Entries of releases/ that
+// cannot be a release are left out.
+func (d *Dir) Releases() ([]string, error) {
+	entries, err := os.ReadDir(d.ReleasesPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, Fault(err)
+	}
+	var versions []string
+	for _, e := range entries {
+		if e.IsDir() && layout.CheckVersion(e.Name()) == nil {
+			versions = append(versions, e.Name())
+		}
+	}
+	return versions, nil
+}
+
+// Release reads what the release version says about itself. It fails with
+// fs.ErrNotExist, with ErrForeign, or with the reason "format" when its manifest was
+// damaged.
+func (d *Dir) Release(version string) (*Installed, error) {
+	has, err := d.Has(version)
+	if err != nil {
+		return nil, err
+	}
+	if !has {
+		return nil, fmt.Errorf("release %q: %w", version, fs.ErrNotExist)
+	}
+	meta := filepath.Join(d.ReleasePath(version), layout.MetaDir)
+	info, err := os.Lstat(meta)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, reason.Errorf(reason.Mismatch, "release %q: %w", version, ErrForeign)
+	}
+	if err != nil {
+		return nil, Fault(err)
+	}
+	data, err := readCapped(filepath.Join(meta, manifestFile), layout.MaxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, reason.Errorf(reason.Format, "release %q: %s is missing", version, manifestFile)
+	}
+	if err != nil {
+		return nil, Fault(err)
+	}
+	m, err := layout.ParseManifest(data)
+	if err != nil {
+		return nil, fmt.Errorf("release %q: %w", version, err)
+	}
+	b, ok := m.For(runtime.GOOS, runtime.GOARCH)
+	if !ok || m.Version != version {
+		return nil, reason.Errorf(reason.Format, "release %q: its manifest is of version %q", version, m.Version)
+	}
+	return &Installed{Version: version, Manifest: data, Digest: layout.Sum(data), Bundle: b, At: info.ModTime()}, nil
+}
+
+// Verify hashes the whole release and compares it with its manifest. Damage has the
+// reason "mismatch" and names the first differences; ErrForeign is passed on.
+func (d *Dir) Verify(ctx context.Context, version string) (*Installed, error) {
+	rel, err := d.Release(version)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(d.ReleasePath(version))
+	if err != nil {
+		return nil, Fault(err)
+	}
+	defer root.Close()
+	have, err := tree.Read(ctx, root)
+	if errors.Is(err, tree.ErrTree) {
+		return nil, reason.Errorf(reason.Mismatch, "release %q is damaged: %w", version, err)
+	}
+	if err != nil {
+		return nil, Fault(err)
+	}
+	if got := tree.Hash(have); got != rel.Bundle.Tree {
+		return nil, reason.Errorf(reason.Mismatch, "release %q is damaged: tree is %s, want %s%s", version, got, rel.Bundle.Tree, d.differences(version, rel, have))
+	}
+	return rel, nil
+}
+
+// differences names what differs, if the listing that was stored at installation is
+// still the one of the manifest.
+func (d *Dir) differences(version string, rel *Installed, have []tree.Entry) string {
+	data, err := readCapped(filepath.Join(d.ReleasePath(version), layout.MetaDir, listingFile), tree.MaxListing)
+	if err != nil {
+		return ""
+	}
+	want, err := tree.ParseListing(data)
+	if err != nil || tree.Hash(want) != rel.Bundle.Tree {
+		return ""
+	}
+	return ": " + strings.Join(tree.Diff(have, want), ", ")
+}
+
+// Stage is a release in the making.
+type Stage struct {
+	Root *os.Root // the empty directory to unpack into
+	dir  *Dir
+	base *os.File // opened before anything is written: syncfs reports errors since then
+	path string
+}
+
+// Stage makes an empty staging directory. The caller ends with Install or Discard.
+func (d *Dir) Stage() (*Stage, error) {
+	base, err := os.Open(d.root)
+	if err != nil {
+		return nil, Fault(err)
+	}
+	path, err := os.MkdirTemp(d.Path("staging"), "")
+	if err != nil {
+		base.Close()
+		return nil, Fault(fmt.Errorf("make staging directory: %w", err))
+	}
+	s := &Stage{dir: d, base: base, path: path}
+	if s.Root, err = os.OpenRoot(path); err == nil {
+		err = os.Chmod(path, 0o755) // whatever the umask is; staging/ itself is private
+	}
+	if err != nil {
+		s.Discard()
+		return nil, Fault(fmt.Errorf("open staging directory: %w", err))
+	}
+	return s, nil
+}
+
+// Meta is what is stored in a release beside the bundle's content.
+type Meta struct {
+	Manifest   []byte
+	Signatures map[string][]byte // by key id
+}
+
+func (m Meta) files() map[string][]byte {
+	digest := layout.Sum(m.Manifest)
+	files := map[string][]byte{manifestFile: m.Manifest}
+	for kid, sig := range m.Signatures {
+		files[layout.ManifestSignature(digest, kid)] = sig
+	}
+	return files
+}
+
+// Install stores meta in the staged release, makes all of it durable and puts it in
+// place as releases/<version>. An error condemns the stage: Discard it, never retry.
+func (s *Stage) Install(version string, meta Meta, entries []tree.Entry) error {
+	if err := s.Root.Mkdir(layout.MetaDir, 0o755); err != nil {
+		return Fault(err)
+	}
+	if err := s.Root.Chmod(layout.MetaDir, 0o755); err != nil {
+		return Fault(err)
+	}
+	files := meta.files()
+	files[listingFile] = tree.Listing(entries)
+	for name, data := range files {
+		if err := s.writeMeta(layout.MetaDir+"/"+name, data); err != nil {
+			return Fault(err)
+		}
+	}
+	if err := durable.SyncFS(s.base); err != nil {
+		return Fault(fmt.Errorf("make release %q durable: %w", version, err))
+	}
+	if err := durable.Rename(s.path, s.dir.ReleasePath(version)); err != nil {
+		return Fault(fmt.Errorf("put release %q in place: %w", version, err))
+	}
+	return nil
+}
+
+func (s *Stage) writeMeta(name string, data []byte) error {
+	f, err := s.Root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Chmod(0o644), f.Close())
+}
+
+// Discard deletes what is left of the stage; after Install, nothing is.
+func (s *Stage) Discard() error {
+	s.base.Close()
+	if s.Root != nil {
+		s.Root.Close()
+	}
+	return os.RemoveAll(s.path)
+}
+
+// Adopt replaces the manifest of a release whose tree is the one that meta's manifest
+// names as well. The release stays in place and is not restarted.
+func (d *Dir) Adopt(version string, meta Meta) error {
+	files := meta.files()
+	names := make([]string, 0, len(files))
+	for name := range files {
+		if name != manifestFile {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range append(names, manifestFile) { // the manifest last: it decides
+		if err := durable.WriteFile(filepath.Join(d.ReleasePath(version), layout.MetaDir, name), files[name], 0o644); err != nil {
+			return Fault(fmt.Errorf("store manifest of %q: %w", version, err))
+		}
+	}
+	return nil
+}
+
+// Signatures returns the stored signatures by the keys kids over the manifest of an
+// installed release.
+func (d *Dir) Signatures(rel *Installed, kids []string) (map[string][]byte, error) {
+	return readSignatures(filepath.Join(d.ReleasePath(rel.Version), layout.MetaDir), kids,
+		func(kid string) string { return layout.ManifestSignature(rel.Digest, kid) })
+}
+
+// Trash takes the release version away from releases/, in one step; its bytes are
+// deleted by EmptyTrash or at the next start. The caller makes sure that it is not
+// live and not foreign.
+func (d *Dir) Trash(version string) error {
+	to := d.Path("trash", fmt.Sprintf("%s.%d", version, time.Now().UnixNano()))
+	if err := durable.Rename(d.ReleasePath(version), to); err != nil {
+		return Fault(fmt.Errorf("trash release %q: %w", version, err))
+	}
+	return nil
+}
+
+// EmptyTrash deletes what Trash took away.
+func (d *Dir) EmptyTrash() error {
+	r, err := os.OpenRoot(d.Path())
+	if err != nil {
+		return Fault(err)
+	}
+	defer r.Close()
+	if err := empty(r, "trash"); err != nil {
+		return Fault(fmt.Errorf("empty trash: %w", err))
+	}
+	return nil
+}
+
+// Space reports whether bytes and inodes more fit on the filesystem; if not, the error
+// has the reason "disk" and both figures.
+func (d *Dir) Space(bytes, inodes int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.root, &st); err != nil {
+		return Fault(&fs.PathError{Op: "statfs", Path: d.root, Err: err})
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < bytes {
+		return reason.Errorf(reason.Disk, "%s has %d bytes free, want %d", d.root, free, bytes)
+	}
+	if st.Files > 0 && int64(st.Ffree) < inodes {
+		return reason.Errorf(reason.Disk, "%s has %d inodes free, want %d", d.root, st.Ffree, inodes)
+	}
+	return nil
+}

@@ -1,0 +1,338 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+)
+
+// ErrBroken is matched when a state file cannot be read as what it should be.
+var ErrBroken = errors.New("state file is broken")
+
+// stateVersion is the integer version of state.json and pin.json.
+const stateVersion = 1
+
+const maxState = 1 << 20
+
+// Phase is where an activation stands.
+type Phase string
+
+const (
+	Switching   Phase = "switching"    // `current` goes from From to To, then To must prove itself
+	RollingBack Phase = "rolling back" // To failed; `current` goes back to From
+)
+
+// State is state.json: what the puller knows about this node.
+type State struct {
+	Version   int        `json:"version"`
+	Running   *Release   `json:"running,omitempty"`   // by the last result
+	LastGood  *Release   `json:"last_good,omitempty"` // the last one that proved itself
+	Previous  *Release   `json:"previous,omitempty"`  // what ran before Running
+	Intent    *Intent    `json:"intent,omitempty"`    // an activation that has no result yet
+	Retry     *Retry     `json:"retry,omitempty"`     // Running never proved itself, and there is nothing to go back to
+	Degraded  *Block     `json:"degraded,omitempty"`  // the way back from this one failed as well
+	Blocked   []Block    `json:"blocked"`
+	Head      string     `json:"head,omitempty"`      // commit of the channel repo seen last
+	Rewritten bool       `json:"rewritten,omitempty"` // its history was rewritten since the last good look
+	Last      Outcome    `json:"last"`
+	Broken    []string   `json:"broken,omitempty"` // state files that were set aside, until a person looked
+	Reset     canon.Time `json:"reset,omitzero"`   // when the trust chain was forgotten on the operator's order
+}
+
+// Release names one release on this node.
+type Release struct {
+	Version  string        `json:"version"`
+	Manifest layout.Digest `json:"manifest,omitempty"` // none for a foreign release
+	Since    canon.Time    `json:"since"`
+}
+
+// Intent is an activation in progress. It is on disk before `current` moves.
+type Intent struct {
+	Phase      Phase         `json:"phase"`
+	From       string        `json:"from,omitempty"` // what to go back to; none on a first install
+	Via        string        `json:"via,omitempty"`  // what `current` named when the intent was written
+	To         string        `json:"to"`
+	Manifest   layout.Digest `json:"manifest,omitempty"`
+	Attempt    int64         `json:"attempt"`
+	Pin        bool          `json:"pin,omitempty"` // ordered by a pin, not by the channel
+	Tries      int           `json:"tries"`         // recoveries begun
+	Started    canon.Time    `json:"started"`
+	Invocation string        `json:"invocation,omitempty"` // of the unit before the restart
+	Cause      string        `json:"cause,omitempty"`      // why it goes back
+}
+
+// Retry says when a first install that did not become healthy is tried again.
+type Retry struct {
+	Count int        `json:"count"`
+	Next  canon.Time `json:"next"`
+}
+
+// Block is something that failed here and is not tried again.
+type Block struct {
+	Version  string        `json:"version"`
+	Manifest layout.Digest `json:"manifest,omitempty"`
+	Attempt  int64         `json:"attempt"`
+	At       canon.Time    `json:"at"`
+	Cause    string        `json:"cause"`
+}
+
+// Outcome is how the last cycle ended.
+type Outcome struct {
+	Reason  reason.Code `json:"reason,omitempty"`
+	Message string      `json:"message,omitempty"`
+	Since   canon.Time  `json:"since,omitzero"` // of the first cycle in a row that ended so
+}
+
+// IsBlocked returns the block of (manifest, attempt), or of a foreign version.
+func (s *State) IsBlocked(version string, manifest layout.Digest, attempt int64) *Block {
+	for i, b := range s.Blocked {
+		if b.Manifest == manifest && b.Attempt == attempt && (manifest != "" || b.Version == version) {
+			return &s.Blocked[i]
+		}
+	}
+	return nil
+}
+
+// Pin is pin.json: an operator's order. It is written without the lock.
+type Pin struct {
+	Version  int           `json:"version"` // of the file
+	Release  string        `json:"release"`
+	Manifest layout.Digest `json:"manifest,omitempty"`
+	At       int64         `json:"at"` // Unix time in ms; the order's attempt
+	Reason   string        `json:"reason,omitempty"`
+}
+
+// Time returns when the pin was ordered.
+func (p *Pin) Time() time.Time { return time.UnixMilli(p.At).UTC() }
+
+// NewState returns the state of a node about which nothing is known.
+func NewState() *State { return &State{Version: stateVersion, Blocked: []Block{}} }
+
+// ParseState reads the bytes of state.json; errors as of State.
+func ParseState(data []byte) (*State, error) {
+	s := new(State)
+	if err := parse(data, s); err != nil {
+		return nil, err
+	}
+	return s, s.check()
+}
+
+// check holds the state to what recovery relies on.
+func (s *State) check() error {
+	for _, r := range []*Release{s.Running, s.LastGood, s.Previous} {
+		if r != nil && (layout.CheckVersion(r.Version) != nil || r.Manifest != "" && r.Manifest.Check() != nil) {
+			return fmt.Errorf("%w: release %q", ErrBroken, r.Version)
+		}
+	}
+	if i := s.Intent; i != nil {
+		bad := i.Phase != Switching && i.Phase != RollingBack || layout.CheckVersion(i.To) != nil ||
+			i.From != "" && layout.CheckVersion(i.From) != nil || i.Via != "" && layout.CheckVersion(i.Via) != nil
+		if bad {
+			return fmt.Errorf("%w: intent %q from %q to %q", ErrBroken, i.Phase, i.From, i.To)
+		}
+	}
+	return nil
+}
+
+// Encode returns the bytes of state.json.
+func (s *State) Encode() ([]byte, error) { return canon.Encode(s) }
+
+// State reads state.json. It returns nil when there is none; an error matches
+// ErrBroken, or has the reason "config" when a newer program wrote the file.
+func (d *Dir) State() (*State, error) {
+	data, err := readCapped(d.Path("state.json"), maxState)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, Fault(err)
+	}
+	s, err := ParseState(data)
+	if err != nil {
+		return nil, fmt.Errorf("state.json: %w", err)
+	}
+	return s, nil
+}
+
+// SaveState replaces state.json durably.
+func (d *Dir) SaveState(s *State) error {
+	data, err := s.Encode()
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	return d.save("state.json", data)
+}
+
+// ParsePin reads the bytes of pin.json; errors as of Pin.
+func ParsePin(data []byte) (*Pin, error) {
+	p := new(Pin)
+	if err := parse(data, p); err != nil {
+		return nil, err
+	}
+	if layout.CheckVersion(p.Release) != nil || p.Manifest != "" && p.Manifest.Check() != nil {
+		return nil, fmt.Errorf("%w: release %q", ErrBroken, p.Release)
+	}
+	return p, nil
+}
+
+// Pin reads pin.json; nil when there is none. Errors as of State.
+func (d *Dir) Pin() (*Pin, error) {
+	data, err := readCapped(d.Path("pin.json"), maxState)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, Fault(err)
+	}
+	p, err := ParsePin(data)
+	if err != nil {
+		return nil, fmt.Errorf("pin.json: %w", err)
+	}
+	return p, nil
+}
+
+// SavePin writes the order p durably. It needs no lock.
+func (d *Dir) SavePin(p Pin) error {
+	p.Version = stateVersion
+	data, err := canon.Encode(&p)
+	if err != nil {
+		return fmt.Errorf("encode pin: %w", err)
+	}
+	return d.save("pin.json", data)
+}
+
+// RemovePin takes the order back; it is no error when there is none.
+func (d *Dir) RemovePin() error {
+	err := durable.Remove(d.Path("pin.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return Fault(fmt.Errorf("remove pin: %w", err))
+	}
+	return nil
+}
+
+func (d *Dir) save(name string, data []byte) error {
+	if err := durable.WriteFile(d.Path(name), data, 0o600); err != nil {
+		return Fault(fmt.Errorf("write %s: %w", name, err))
+	}
+	return nil
+}
+
+// SetAside renames a broken file in .sando/ to NAME.broken, replacing an older one.
+func (d *Dir) SetAside(name string) error {
+	if err := durable.Rename(d.Path(name), d.Path(name+".broken")); err != nil {
+		return Fault(fmt.Errorf("set %s aside: %w", name, err))
+	}
+	return nil
+}
+
+// parse reads a state file: its integer version first, then strictly.
+func parse(data []byte, v any) error {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	if head.Version > stateVersion {
+		return reason.Errorf(reason.Config, "version is %d, and this puller knows %d: a newer puller wrote it; install that one", head.Version, stateVersion)
+	}
+	if head.Version != stateVersion {
+		return fmt.Errorf("%w: version is %d, want %d", ErrBroken, head.Version, stateVersion)
+	}
+	if err := canon.Parse(data, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	return nil
+}
+
+// Line makes text fit for a state file: one line, nothing unprintable.
+func Line(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || r == '\r' {
+			return ' '
+		}
+		if canon.Unprintable(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	if len(s) > 2000 {
+		s = strings.ToValidUTF8(s[:2000], "") + " …"
+	}
+	return s
+}
+
+// Event is one line of history.jsonl.
+type Event struct {
+	At      canon.Time    `json:"at"`
+	Event   string        `json:"event"` // "updated", "rolled back", "pin", …
+	Reason  reason.Code   `json:"reason,omitempty"`
+	From    string        `json:"from,omitempty"`
+	To      string        `json:"to,omitempty"`
+	Digest  layout.Digest `json:"manifest,omitempty"`
+	Message string        `json:"message,omitempty"`
+}
+
+// Record appends e to the history.
+func (d *Dir) Record(e Event) error {
+	e.Message = Line(e.Message)
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if d.torn() {
+		data = append([]byte{'\n'}, data...)
+	}
+	if err := durable.Append(d.Path("history.jsonl"), append(data, '\n'), 0o600); err != nil {
+		return Fault(fmt.Errorf("write history: %w", err))
+	}
+	return nil
+}
+
+// torn reports whether a crash cut the last line of the history.
+func (d *Dir) torn() bool {
+	f, err := os.Open(d.Path("history.jsonl"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	last := make([]byte, 1)
+	end, err := f.Seek(-1, io.SeekEnd)
+	if err != nil {
+		return false
+	}
+	_, err = f.ReadAt(last, end)
+	return err == nil && last[0] != '\n'
+}
+
+// History returns the last n events, oldest first. A line that a crash tore is left out.
+func (d *Dir) History(n int) ([]Event, error) {
+	data, err := os.ReadFile(d.Path("history.jsonl"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, Fault(err)
+	}
+	events := []Event{}
+	for line := range strings.Lines(string(data)) {
+		var e Event
+		if json.Unmarshal([]byte(line), &e) == nil {
+			events = append(events, e)
+		}
+	}
+	return events[max(0, len(events)-n):], nil
+}
