@@ -1,0 +1,195 @@
+package source
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"makenot.work/sando/internal/durable"
+)
+
+// Names of what is being made and what is being removed. Both are deleted when found:
+// who made them is gone.
+const (
+	newPrefix   = ".new-"
+	trashPrefix = ".trash-"
+	busySuffix  = ".busy"
+)
+
+// Checkout returns the work tree of a commit that Resolve returned, made now or kept
+// from before.
+func (s *Source) Checkout(ctx context.Context, commit string) (Tree, error) {
+	work := filepath.Join(s.State, "work")
+	if err := durable.MkdirAll(work, 0o755); err != nil {
+		return Tree{}, err
+	}
+	dir := filepath.Join(work, commit)
+	if s.usable(ctx, dir, commit) {
+		s.Log.Info("work tree is used again", "dir", dir)
+	} else {
+		if ctx.Err() != nil {
+			return Tree{}, context.Cause(ctx)
+		}
+		if err := s.make(ctx, dir, commit); err != nil {
+			return Tree{}, fmt.Errorf("check out commit %s: %w", commit, err)
+		}
+	}
+	tree, err := s.describe(ctx, dir, commit)
+	if err != nil {
+		return Tree{}, err
+	}
+	tree.busy = dir + busySuffix
+	now := time.Now()
+	if err := os.Chtimes(dir, now, now); err != nil { // the order of use
+		return Tree{}, err
+	}
+	return tree, s.prune(work)
+}
+
+// usable reports whether dir is the commit and nothing else, as far as git sees.
+func (s *Source) usable(ctx context.Context, dir, commit string) bool {
+	if _, err := os.Lstat(dir + busySuffix); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	if _, err := os.Lstat(filepath.Join(dir, ".git")); err != nil {
+		return false // without this git would look further up
+	}
+	head, err := s.git(ctx, dir, "", "rev-parse", "--verify", "HEAD^{commit}")
+	if err != nil || strings.TrimSpace(head) != commit {
+		return false
+	}
+	changed, err := s.git(ctx, dir, "", "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
+	return err == nil && changed == "" && s.submodulesThere(ctx, dir) == nil
+}
+
+// make makes the work tree dir of commit, instead of what is there.
+func (s *Source) make(ctx context.Context, dir, commit string) error {
+	if err := discard(dir); err != nil {
+		return err
+	}
+	if err := os.Remove(dir + busySuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	tmp := filepath.Join(filepath.Dir(dir), newPrefix+rand.Text())
+	err := s.populate(ctx, tmp, commit)
+	if err == nil {
+		err = durable.Rename(tmp, dir)
+	}
+	if err != nil {
+		return errors.Join(err, removeAll(tmp))
+	}
+	return nil
+}
+
+func (s *Source) populate(ctx context.Context, tmp, commit string) error {
+	allow, err := protocols(s.Repo)
+	if err != nil {
+		return err
+	}
+	if _, err := s.git(ctx, s.State, "file", "clone", "--quiet", "--local", "--no-checkout", "--", s.mirror(), tmp); err != nil {
+		return err
+	}
+	// Before the checkout: filters and relative submodules go to where it came from.
+	if _, err := s.git(ctx, tmp, "", "config", "remote.origin.url", s.Repo); err != nil {
+		return err
+	}
+	if _, err := s.git(ctx, tmp, allow, "checkout", "--quiet", "--force", "--detach", commit); err != nil {
+		return err
+	}
+	_, err = s.git(ctx, tmp, allow, "submodule", "--quiet", "update", "--init", "--recursive", "--force", "--checkout")
+	return err
+}
+
+// prune removes all work trees but the Keep used last, and what killed runs left.
+func (s *Source) prune(work string) error {
+	entries, err := os.ReadDir(work)
+	if err != nil {
+		return err
+	}
+	type used struct {
+		path string
+		at   time.Time
+	}
+	var trees []used
+	for _, e := range entries {
+		path := filepath.Join(work, e.Name())
+		switch info, err := e.Info(); {
+		case err != nil:
+			return err
+		case strings.HasPrefix(e.Name(), newPrefix) || strings.HasPrefix(e.Name(), trashPrefix):
+			if err := removeAll(path); err != nil {
+				return err
+			}
+		case fullForm.MatchString(e.Name()) && e.IsDir():
+			trees = append(trees, used{path, info.ModTime()})
+		}
+	}
+	slices.SortFunc(trees, func(a, b used) int {
+		return cmp.Or(b.at.Compare(a.at), cmp.Compare(a.path, b.path))
+	})
+	for _, t := range trees[min(len(trees), max(s.Keep, 1)):] {
+		if err := discard(t.path); err != nil {
+			return err
+		}
+		if err := os.Remove(t.path + busySuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// discard removes path under another name, so that nothing half removed is found
+// where something whole is looked for.
+func discard(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	trash := filepath.Join(filepath.Dir(path), trashPrefix+rand.Text())
+	if err := durable.Rename(path, trash); err != nil {
+		return err
+	}
+	return removeAll(trash)
+}
+
+// removeAll is os.RemoveAll that also gets into directories without write permission,
+// which package managers like to make. It follows no links.
+func removeAll(path string) error {
+	err := os.RemoveAll(path)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	werr := filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return os.Chmod(p, 0o700)
+	})
+	if werr != nil {
+		return werr
+	}
+	return os.RemoveAll(path)
+}
+
+// Clean removes what killed runs left in the state directory, beside the work trees.
+func (s *Source) Clean() error {
+	entries, err := os.ReadDir(s.State)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), newPrefix) || strings.HasPrefix(e.Name(), trashPrefix) {
+			if err := removeAll(filepath.Join(s.State, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
