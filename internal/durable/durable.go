@@ -73,8 +73,8 @@ func Create(path string, r io.Reader, perm fs.FileMode) error {
 }
 
 // writeTemp writes and syncs a new temporary file beside path and returns its name.
-func writeTemp(path string, perm fs.FileMode, write func(*os.File) error) (tmp string, err error) {
-	tmp = tempName(path)
+func writeTemp(path string, perm fs.FileMode, write func(*os.File) error) (_ string, err error) {
+	tmp := tempName(path)
 	var f *os.File
 	err = op("create", tmp, func() (err error) {
 		f, err = os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
