@@ -1,0 +1,163 @@
+// Package bucket is where bundles are kept: whole objects under string keys, behind a
+// small interface, and its first implementation, a directory.
+//
+// # Objects
+//
+// An object is created once, whole or not at all, and never changed, so two readers of
+// a key never see different bytes. Create is the only way to write: of several creators
+// of one key, in any number of processes, one wins and the others get fs.ErrExist.
+// There is no listing and no deleting; readers know the keys they want.
+//
+// # Keys
+//
+// A key is a path of components separated by single slashes, at most 1024 bytes long,
+// a component at most 200. It is valid UTF-8 without control characters, and no component
+// is empty or begins with a dot (so there is no "..", and a name that begins with a dot
+// is free for temporary files). No key may be another key with a slash and more behind
+// it: a directory cannot hold both. Keys are rejected, never cleaned.
+//
+// # file:///dir
+//
+// The object a/b/c is the regular file dir/a/b/c, mode 0644, in directories with the
+// mode 0755, whatever the umask. The directory is made by the first Create; until then
+// everything is missing. It needs a filesystem with hard links.
+//
+// A new object is written to dir/a/b/.c.<16 hex digits>, synced, and linked to its name,
+// which fails when there is something. A process that is killed meanwhile leaves the
+// temporary file; Create removes those that nobody wrote to for a day from the
+// directory it writes into.
+//
+// Nothing below dir is read or written through a symlink that leaves dir, and neither a
+// symlink nor a device is an object. The directory itself may be a symlink.
+//
+// Who can write the directory can withhold, replace and forge objects, as with any
+// bucket; readers find that out because a signed manifest names the hash of everything.
+// Who can write it while a builder writes can also make a directory in it a symlink at
+// the right moment, and so have the builder create a new file elsewhere. Give it to the
+// builder alone.
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+)
+
+// Info is what is known of an object without reading it.
+type Info struct {
+	Size int64 // bytes
+}
+
+// Bucket holds objects. It may be used by several goroutines at once.
+//
+// A malformed key is refused with an error that matches ErrKey.
+type Bucket interface {
+	// Get opens the object for reading from its start. The error matches fs.ErrNotExist
+	// when there is none. The caller closes the reader, also before its end.
+	Get(ctx context.Context, key string) (io.ReadCloser, Info, error)
+
+	// Stat says whether the object is there, as Get does, and how big it is.
+	Stat(ctx context.Context, key string) (Info, error)
+
+	// Create stores the whole of body, which holds exactly size bytes, as a new object.
+	// It reads body from its start, more than once when it has to try again. The error
+	// matches fs.ErrExist when there is an object with this key, and nothing changed;
+	// after any other error there is no object, or the whole one. When Create returns
+	// nil, the object is durable.
+	Create(ctx context.Context, key string, body io.ReadSeeker, size int64) error
+}
+
+// Config says where a bucket is.
+type Config struct {
+	URL string // file:///dir
+}
+
+// ErrKey is matched by every error about a malformed key.
+var ErrKey = errors.New("malformed key")
+
+// Open returns the bucket that c names. It does not look whether it is there. Its
+// errors have the reason "config".
+func Open(_ context.Context, c Config) (Bucket, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		// The text of a url.Error holds the URL, and that may hold a password.
+		return nil, reason.Errorf(reason.Config, "storage URL is malformed; a directory is written file:///dir")
+	}
+	switch u.Scheme {
+	case "file":
+		return openFile(u)
+	case "s3":
+		return nil, reason.Errorf(reason.Config, "storage URL %q: s3 is not in this version; use file:///dir", u.Redacted())
+	default:
+		return nil, reason.Errorf(reason.Config, "storage URL %q: scheme is %q; a directory is written file:///dir", u.Redacted(), u.Scheme)
+	}
+}
+
+func openFile(u *url.URL) (Bucket, error) {
+	switch {
+	case u.Host != "" || u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return nil, reason.Errorf(reason.Config, "storage URL %q holds more than a path; a directory is written file:///dir, with three slashes", u.Redacted())
+	case !filepath.IsAbs(u.Path) || filepath.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") || strings.ContainsRune(u.Path, 0):
+		return nil, reason.Errorf(reason.Config, "storage URL %q: the path is not absolute and plain, or is the root; write file:///dir", u.Redacted())
+	}
+	return &dir{path: filepath.Clean(u.Path)}, nil
+}
+
+// ReadAll returns the object with the key. It reads at most max+1 bytes, and fails with
+// the reason "limit" when there are more than max.
+func ReadAll(ctx context.Context, b Bucket, key string, max int64) (data []byte, err error) {
+	r, info, err := b.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if cerr := r.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("read object %q: %w", key, cerr)
+		}
+	}()
+	if info.Size <= max {
+		data, err = io.ReadAll(io.LimitReader(r, max+1))
+		if err != nil {
+			return nil, fmt.Errorf("read object %q: %w", key, err)
+		}
+	}
+	if info.Size > max || int64(len(data)) > max {
+		return nil, reason.Errorf(reason.Limit, "object %q: more than %d bytes", key, max)
+	}
+	return data, nil
+}
+
+// Bounds on a key.
+const (
+	MaxKey       = 1024 // bytes
+	MaxComponent = 200  // bytes
+)
+
+// CheckKey reports whether key may name an object. Its errors match ErrKey and have the
+// reason "format".
+func CheckKey(key string) error {
+	if len(key) > MaxKey {
+		return reason.Errorf(reason.Format, "%w: %d bytes are more than %d", ErrKey, len(key), MaxKey)
+	}
+	if err := canon.Text(key, false); err != nil {
+		return reason.Errorf(reason.Format, "%w: %w", ErrKey, err)
+	}
+	for c := range strings.SplitSeq(key, "/") {
+		switch {
+		case c == "":
+			return reason.Errorf(reason.Format, "%w: %q is absolute or has an empty component", ErrKey, key)
+		case c[0] == '.':
+			return reason.Errorf(reason.Format, "%w: a component of %q begins with a dot", ErrKey, key)
+		case len(c) > MaxComponent:
+			return reason.Errorf(reason.Format, "%w: a component of %q is longer than %d bytes", ErrKey, key, MaxComponent)
+		}
+	}
+	return nil
+}
