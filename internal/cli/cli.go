@@ -68,7 +68,7 @@ func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int 
 		return done.code.Exit()
 	}
 	code := reason.Of(err)
-	fmt.Fprintf(std.Err, "%s: %s\n", root.Name(), Printable(err.Error()))
+	fmt.Fprintf(std.Err, "%s: %s: %s\n", root.Name(), code, Printable(err.Error()))
 	if f := cmd.Flags().Lookup("json"); f != nil && f.Value.String() == "true" {
 		if jerr := JSON(std.Out, Failure{err.Error(), code, code.Exit()}); jerr != nil {
 			fmt.Fprintf(std.Err, "%s: %s\n", root.Name(), jerr)

@@ -28,14 +28,14 @@ func TestExitCodes(t *testing.T) {
 		text string
 	}{
 		"done":            {nil, nil, 0, ""},
-		"no code":         {nil, errors.New("connection reset"), 1, "puller: connection reset\n"},
-		"refused":         {nil, reason.Errorf(reason.Replay, "old"), 3, "puller: old\n"},
+		"no code":         {nil, errors.New("connection reset"), 1, "puller: io: connection reset\n"},
+		"refused":         {nil, reason.Errorf(reason.Replay, "old"), 3, "puller: replay: old\n"},
 		"shown already":   {nil, Exit(reason.Unhealthy), 4, ""},
 		"exit but good":   {nil, Exit(reason.Updated), 0, ""},
-		"control":         {nil, errors.New("a\x1b[2Jb"), 1, "puller: a\uFFFD[2Jb\n"},
-		"unknown command": {[]string{"sattus"}, nil, 2, `puller: unknown command "sattus"`},
-		"unknown flag":    {[]string{"--jsno"}, nil, 2, `puller: unknown flag: --jsno; see "puller --help"`},
-		"extra argument":  {[]string{"status", "x"}, nil, 2, `puller: unknown command "x" for "puller status"`},
+		"control":         {nil, errors.New("a\x1b[2Jb"), 1, "puller: io: a\uFFFD[2Jb\n"},
+		"unknown command": {[]string{"sattus"}, nil, 2, `puller: config: unknown command "sattus"`},
+		"unknown flag":    {[]string{"--jsno"}, nil, 2, `puller: config: unknown flag: --jsno; see "puller --help"`},
+		"extra argument":  {[]string{"status", "x"}, nil, 2, `puller: config: unknown command "x" for "puller status"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer

@@ -32,14 +32,15 @@ const EnvPrefix = "SANDO__"
 // Source is where configuration comes from.
 type Source struct {
 	File  string         // a TOML file
-	Flags map[string]any // keys such as "storage.url", only those that were given
+	Flags map[string]any // keys such as "storage.url", only those that were given; values may be Text
 	// NotYet lists keys that the format has and this version of the program does not
 	// act on. They are refused rather than ignored.
 	NotYet []string
 }
 
-// fromEnv is a value of an environment variable: text whose type its key decides.
-type fromEnv string
+// Text is a value whose type its key decides, as of an environment variable or of a
+// flag: "60s", "3", "true", "a,b".
+type Text string
 
 // Load reads the configuration into the struct that into points to, whose fields
 // carry `koanf` tags; what the source does not set keeps its value. Every error has
@@ -72,7 +73,7 @@ func Load(src Source, into any) error {
 
 func envKey(name, value string) (string, any) {
 	key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
-	return strings.ReplaceAll(key, "__", "."), fromEnv(value)
+	return strings.ReplaceAll(key, "__", "."), Text(value)
 }
 
 func decode(k *koanf.Koanf, into any) error {
@@ -100,10 +101,10 @@ func decode(k *koanf.Koanf, into any) error {
 
 // convertEnv gives the text of an environment variable the type that its key has.
 func convertEnv(from, to reflect.Type, data any) (any, error) {
-	if from != reflect.TypeFor[fromEnv]() {
+	if from != reflect.TypeFor[Text]() {
 		return data, nil
 	}
-	s := string(data.(fromEnv))
+	s := string(data.(Text))
 	switch {
 	case to == reflect.TypeFor[time.Duration]():
 		return time.ParseDuration(s)

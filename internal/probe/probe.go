@@ -5,6 +5,7 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,7 +100,9 @@ func (p Probe) health(ctx context.Context, client *http.Client, version string) 
 		return err
 	}
 	var got map[string]any
-	if err := json.Unmarshal(body, &got); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.UseNumber() // compared as written
+	if err := dec.Decode(&got); err != nil {
 		return fmt.Errorf("answer is no JSON object: %w", err)
 	}
 	return compare("", p.JSON, got, version)

@@ -69,6 +69,7 @@ type Intent struct {
 	Started    canon.Time    `json:"started"`
 	Invocation string        `json:"invocation,omitempty"` // of the unit before the restart
 	Cause      string        `json:"cause,omitempty"`      // why it goes back
+	Over       *Intent       `json:"over,omitempty"`       // the one whose probation this one ended; back in force if this one is dropped
 }
 
 // Retry says when a first install that did not become healthy is tried again.
@@ -93,10 +94,15 @@ type Outcome struct {
 	Since   canon.Time  `json:"since,omitzero"` // of the first cycle in a row that ended so
 }
 
-// IsBlocked returns the block of (manifest, attempt), or of a foreign version.
+// IsBlocked returns the block of (manifest, attempt). Where no manifest is known, of a
+// foreign release or a pin that names none, the version stands for it.
 func (s *State) IsBlocked(version string, manifest layout.Digest, attempt int64) *Block {
 	for i, b := range s.Blocked {
-		if b.Manifest == manifest && b.Attempt == attempt && (manifest != "" || b.Version == version) {
+		same := b.Manifest == manifest
+		if b.Manifest == "" || manifest == "" {
+			same = b.Version == version
+		}
+		if same && b.Attempt == attempt {
 			return &s.Blocked[i]
 		}
 	}
@@ -134,7 +140,7 @@ func (s *State) check() error {
 			return fmt.Errorf("%w: release %q", ErrBroken, r.Version)
 		}
 	}
-	if i := s.Intent; i != nil {
+	for i := s.Intent; i != nil; i = i.Over {
 		bad := i.Phase != Switching && i.Phase != RollingBack || layout.CheckVersion(i.To) != nil ||
 			i.From != "" && layout.CheckVersion(i.From) != nil || i.Via != "" && layout.CheckVersion(i.Via) != nil
 		if bad {

@@ -1,0 +1,370 @@
+package puller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
+)
+
+// errOrder says that a new pin ended a wait. The intent is still open.
+var errOrder = errors.New("a new order came")
+
+// act does what was decided.
+func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
+	if d.Warning != "" {
+		c.warn("%s", d.Warning)
+	}
+	if !d.Act {
+		if d.Reason.Exit() != 0 {
+			return Result{}, reason.Errorf(d.Reason, "%s", d.Message)
+		}
+		return Result{Reason: d.Reason, Message: d.Message}, nil
+	}
+	t, err := c.provide(ctx, d.Target)
+	if err != nil {
+		return Result{}, err
+	}
+	if t.Version == c.cur.Version && c.st.Retry == nil && c.st.Intent == nil {
+		return c.takeOver(t)
+	}
+	return c.activate(ctx, t)
+}
+
+// takeOver notes that the running release has another manifest now, over the same tree.
+func (c *cycle) takeOver(t target) (Result, error) {
+	c.st.Running = &node.Release{Version: t.Version, Manifest: t.Manifest, Since: c.since(t.Version)}
+	if g := c.st.LastGood; g != nil && g.Version == t.Version {
+		c.st.LastGood = c.st.Running
+	}
+	if err := c.save(); err != nil {
+		return Result{}, err
+	}
+	message := fmt.Sprintf("%s has a new manifest over the same tree: taken over, nothing was restarted", t.Version)
+	c.record(node.Event{Event: "manifest taken over", To: t.Version, Digest: t.Manifest, Message: message})
+	code := reason.Current
+	if t.Pin {
+		code = reason.Pinned
+	}
+	return Result{Reason: code, Message: message}, nil
+}
+
+// since returns since when version runs, now if it does not.
+func (c *cycle) since(version string) canon.Time {
+	if r := c.st.Running; r != nil && r.Version == version {
+		return r.Since
+	}
+	return canon.At(c.now())
+}
+
+// activate makes t live: intent, swap, restart, health, result or the way back. The
+// release is on disk, whole and durable.
+func (c *cycle) activate(ctx context.Context, t target) (Result, error) {
+	i := &node.Intent{
+		Phase: node.Switching, From: c.goingBackTo(), Via: c.cur.Version, To: t.Version,
+		Manifest: t.Manifest, Attempt: t.Attempt, Pin: t.Pin, Started: canon.At(c.now()),
+	}
+	if over := c.st.Intent; over != nil {
+		i.Over = over
+		over.Over = nil
+	}
+	c.st.Intent = i
+	if err := c.save(); err != nil {
+		// Whether the intent is on disk is not known; the next start looks.
+		return Result{}, err
+	}
+	c.acting = true
+	c.log.Info("swap", "from", c.cur.Version, "to", t.Version)
+	if c.cur.Version != t.Version {
+		if err := c.swap(t.Version); err != nil {
+			return Result{}, err
+		}
+	}
+	return c.settle(ctx)
+}
+
+// goingBackTo returns what a new intent goes back to: what ran before; during a
+// probation what ran before that; nothing when what runs never proved itself.
+func (c *cycle) goingBackTo() string {
+	if c.st.Intent != nil {
+		return c.st.Intent.From
+	}
+	if c.st.Retry != nil {
+		return ""
+	}
+	return c.cur.Version
+}
+
+func (c *cycle) swap(version string) error {
+	err := c.dir.Swap(version)
+	if lerr := c.look(); err == nil {
+		err = lerr
+	}
+	return err
+}
+
+// settle starts the release that the open intent switched to, and writes the result.
+func (c *cycle) settle(ctx context.Context) (Result, error) {
+	err := c.start(ctx, c.st.Intent.To)
+	switch {
+	case err == nil:
+		return c.good()
+	case ctx.Err() != nil:
+		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", c.st.Intent.To, ctx.Err())
+	case errors.Is(err, errOrder):
+		return Result{}, err
+	}
+	return c.goBack(ctx, err)
+}
+
+// good writes that the open intent's release proved itself.
+func (c *cycle) good() (Result, error) {
+	i := c.st.Intent
+	if r := c.st.Running; r != nil && r.Version != i.To && c.st.Retry == nil {
+		c.st.Previous = r
+	}
+	rel := &node.Release{Version: i.To, Manifest: i.Manifest, Since: canon.At(c.now())}
+	c.st.Running, c.st.LastGood = rel, rel
+	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
+	if err := c.save(); err != nil {
+		return Result{}, err
+	}
+	message := fmt.Sprintf("runs %s", i.To)
+	if i.From != "" && i.From != i.To {
+		message = fmt.Sprintf("runs %s, before that %s", i.To, i.From)
+	}
+	c.record(node.Event{Event: "updated", Reason: reason.Updated, From: i.From, To: i.To, Digest: i.Manifest, Message: c.order(i)})
+	return Result{Reason: reason.Updated, Message: message, From: i.From}, nil
+}
+
+// order says on whose order an intent was.
+func (c *cycle) order(i *node.Intent) string {
+	switch {
+	case i.Pin && c.pin != nil && c.pin.Reason != "":
+		return "by pin: " + c.pin.Reason
+	case i.Pin:
+		return "by pin"
+	case i.Attempt == 0:
+		return "by recovery"
+	}
+	return fmt.Sprintf("by channel %q", c.cfg.Tier)
+}
+
+// goBack ends the open intent, whose release failed because of cause: back to what
+// ran before it, or to the next best that is whole, or nowhere.
+func (c *cycle) goBack(ctx context.Context, cause error) (Result, error) {
+	i := c.st.Intent
+	c.log.Warn("release failed", "version", i.To, "cause", cause)
+	if i.From == "" {
+		return c.stay(cause)
+	}
+	to := c.wayBack(ctx, i)
+	if ctx.Err() != nil {
+		return Result{}, ctx.Err()
+	}
+	i.Cause = node.Line(cause.Error())
+	c.block(i)
+	if to == "" {
+		return c.degrade(fmt.Errorf("no other release is whole"))
+	}
+	i.Phase, i.From, i.Tries = node.RollingBack, to, 0
+	if err := c.save(); err != nil {
+		return Result{}, err
+	}
+	return c.settleBack(ctx)
+}
+
+// wayBack returns the first release to go back to whose tree holds; "" if there is none.
+func (c *cycle) wayBack(ctx context.Context, i *node.Intent) string {
+	for _, v := range []string{i.From, version(c.st.LastGood), version(c.st.Previous)} {
+		if v == "" || v == i.To {
+			continue
+		}
+		err := c.holds(ctx, v)
+		if err == nil {
+			return v
+		}
+		c.log.Warn("cannot go back to it", "version", v, "cause", err)
+	}
+	return ""
+}
+
+// holds reports whether a release is on disk and whole. Of a foreign one nothing is
+// known but that it is there.
+func (c *cycle) holds(ctx context.Context, v string) error {
+	_, err := c.dir.Verify(ctx, v)
+	if errors.Is(err, node.ErrForeign) {
+		return nil
+	}
+	return err
+}
+
+func version(r *node.Release) string {
+	if r == nil {
+		return ""
+	}
+	return r.Version
+}
+
+// block notes that the open intent's release failed.
+func (c *cycle) block(i *node.Intent) {
+	if c.st.IsBlocked(i.To, i.Manifest, i.Attempt) != nil {
+		return
+	}
+	c.st.Blocked = append(c.st.Blocked, node.Block{
+		Version: i.To, Manifest: i.Manifest, Attempt: i.Attempt, At: canon.At(c.now()), Cause: i.Cause,
+	})
+	if n := len(c.st.Blocked); n > maxBlocked {
+		c.st.Blocked = append([]node.Block{}, c.st.Blocked[n-maxBlocked:]...)
+	}
+}
+
+// maxBlocked is how many failures are remembered; the oldest are forgotten.
+const maxBlocked = 100
+
+// settleBack finishes an intent that rolls back: swap, restart, health, result.
+func (c *cycle) settleBack(ctx context.Context) (Result, error) {
+	i := c.st.Intent
+	c.acting = true
+	c.log.Info("going back", "from", i.To, "to", i.From)
+	if c.cur.Version != i.From {
+		if err := c.swap(i.From); err != nil {
+			return Result{}, err
+		}
+	}
+	err := c.start(ctx, i.From)
+	switch {
+	case ctx.Err() != nil:
+		return Result{}, fmt.Errorf("interrupted on the way back to %s, the next cycle goes on: %w", i.From, ctx.Err())
+	case errors.Is(err, errOrder):
+		return Result{}, err
+	case err != nil:
+		return c.degrade(err)
+	}
+	c.st.Running = c.release(i.From)
+	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
+	if err := c.save(); err != nil {
+		return Result{}, err
+	}
+	c.record(node.Event{Event: "rolled back", Reason: reason.Unhealthy, From: i.To, To: i.From, Digest: i.Manifest, Message: i.Cause})
+	return Result{From: i.To}, reason.Errorf(reason.Unhealthy, "%s failed and is not tried again: runs %s again; it failed with: %s", i.To, i.From, i.Cause)
+}
+
+// release describes a version that is on disk and becomes what runs.
+func (c *cycle) release(v string) *node.Release {
+	for _, r := range []*node.Release{c.st.Running, c.st.LastGood, c.st.Previous} {
+		if r != nil && r.Version == v {
+			return r
+		}
+	}
+	r := &node.Release{Version: v, Since: canon.At(c.now())}
+	if rel, err := c.dir.Release(v); err == nil {
+		r.Manifest = rel.Digest
+	}
+	return r
+}
+
+// degrade ends an intent whose way back failed as well: what runs stays, until another
+// target or an order comes.
+func (c *cycle) degrade(cause error) (Result, error) {
+	i := c.st.Intent
+	c.block(i)
+	c.st.Degraded = c.st.IsBlocked(i.To, i.Manifest, i.Attempt)
+	if c.cur.Version != "" {
+		c.st.Running = c.release(c.cur.Version)
+	}
+	c.st.Intent = nil
+	if err := c.save(); err != nil {
+		return Result{}, err
+	}
+	c.record(node.Event{Event: "degraded", Reason: reason.Degraded, From: i.To, To: c.cur.Version, Digest: i.Manifest, Message: cause.Error()})
+	return Result{}, reason.Errorf(reason.Degraded, "%s failed, and so did the way back: %s stays, and nothing more is tried until the channel names another release or `puller --pin VERSION` orders one; %s failed with: %s; the way back with: %w", i.To, c.cur.Version, i.To, i.Cause, cause)
+}
+
+// stay ends the intent of a first install that failed: there is nothing to go back to.
+// It is not blocked but started again later, each time after a longer while.
+func (c *cycle) stay(cause error) (Result, error) {
+	i := c.st.Intent
+	r := &node.Retry{Count: 1}
+	if c.st.Retry != nil {
+		r.Count = c.st.Retry.Count + 1
+	}
+	wait := min(time.Minute<<min(r.Count-1, 10), time.Hour)
+	r.Next = canon.At(c.now().Add(wait))
+	c.st.Retry = r
+	c.st.Running = &node.Release{Version: i.To, Manifest: i.Manifest, Since: c.since(i.To)}
+	c.st.Intent = nil
+	if err := c.save(); err != nil {
+		return Result{}, err
+	}
+	c.record(node.Event{Event: "unhealthy", Reason: reason.Unhealthy, To: i.To, Digest: i.Manifest, Message: cause.Error()})
+	return Result{}, reason.Errorf(reason.Unhealthy, "%s is not healthy, and there is nothing to go back to: it stays, and is started again at %s (attempt %d so far); it failed with: %w", i.To, r.Next.Format(canon.TimeLayout), r.Count, cause)
+}
+
+// start restarts the service on a release that is live, and waits until it proved
+// itself. Any error but ctx's and errOrder means that it did not.
+func (c *cycle) start(ctx context.Context, v string) error {
+	err := c.service.Restart(ctx, Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
+	if err != nil {
+		return err
+	}
+	return c.watch(ctx, v)
+}
+
+// watch waits until the probe answers as it should, and then for as long as the
+// release has to stay so. The first wrong answer after a right one ends it.
+func (c *cycle) watch(ctx context.Context, v string) error {
+	probe := c.cfg.probe()
+	if probe.Empty() {
+		return nil
+	}
+	h := c.cfg.Health
+	begin := c.now()
+	var well time.Time
+	for {
+		err := probe.Run(ctx, v)
+		now := c.now()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil && well.IsZero():
+			well = now
+			c.log.Info("healthy", "version", v, "after", now.Sub(begin).Round(time.Millisecond))
+		case err != nil && !well.IsZero():
+			return fmt.Errorf("was healthy for %s, then: %w", now.Sub(well).Round(time.Millisecond), err)
+		case err != nil && now.Sub(begin) >= h.StartTimeout:
+			return fmt.Errorf("not healthy within %s: %w", h.StartTimeout, err)
+		}
+		if !well.IsZero() && now.Sub(well) >= h.StableFor {
+			return nil
+		}
+		if c.ordered(v) {
+			return errOrder
+		}
+		if err := sleep(ctx, h.Interval); err != nil {
+			return err
+		}
+	}
+}
+
+// ordered reports whether a pin came, since this cycle looked last, that names another
+// release than v. The emergency exit waits for nothing.
+func (c *cycle) ordered(v string) bool {
+	p, err := c.dir.Pin()
+	return err == nil && p != nil && p.Release != v && (c.pin == nil || p.At != c.pin.At)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

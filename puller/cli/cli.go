@@ -1,0 +1,256 @@
+// Package cli is the command line of the puller: flags, and words for people. What it
+// does is in package puller.
+//
+// Every command that reports takes --json; its objects are puller.Result (a cycle, an
+// order), puller.Plan (--dry-run), puller.Status, a list of node.Event (history) and a
+// list of puller.Verified. Fields are only ever added to them.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"makenot.work/sando/internal/cli"
+	"makenot.work/sando/internal/config"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/puller"
+)
+
+// program is one run of the command line.
+type program struct {
+	std    cli.Std
+	config string
+	app    string
+	set    []string
+	json   bool
+	v      bool
+}
+
+// Run runs the puller with args and returns its exit code.
+func Run(ctx context.Context, args []string, std cli.Std) int {
+	return cli.Main(ctx, Command(std), args, std)
+}
+
+// Command returns the command tree, for Run and for the reference.
+func Command(std cli.Std) *cobra.Command {
+	p := &program{std: std}
+	root := p.cycle()
+	flags := root.PersistentFlags()
+	flags.StringVar(&p.config, "config", "", "configuration `FILE` (default: SANDO_CONFIG, else the only *.toml in "+puller.ConfigDir+")")
+	flags.StringVar(&p.app, "app", "", "use "+puller.ConfigDir+"/`NAME`.toml")
+	flags.StringArrayVar(&p.set, "set", nil, "override a configuration key: `KEY=VALUE`, e.g. health.stable_for=5s (repeatable)")
+	flags.BoolVar(&p.json, "json", false, "print one JSON document instead of text")
+	flags.BoolVarP(&p.v, "verbose", "v", false, "log each step, also on a terminal")
+	root.AddCommand(p.status(), p.history(), p.verify())
+	return root
+}
+
+func (p *program) cycle() *cobra.Command {
+	var pin, why string
+	var unpin, dry, now bool
+	cmd := &cobra.Command{
+		Use:   "puller",
+		Short: "Make this node run what its tier's channel says",
+		Long: `One cycle: fetch the channel, verify, unpack, swap, restart, watch the health, go back if it is bad.
+
+Exit codes: 0 done, nothing to do, pinned or waiting; 1 failed, worth retrying;
+2 usage or configuration; 3 refused or held; 4 rolled back in this cycle.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if why != "" && pin == "" {
+				return reason.Errorf(reason.Config, "--reason goes with --pin")
+			}
+			pl, err := p.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			opts := puller.Options{Now: now}
+			switch {
+			case dry:
+				return p.showPlan(pl.Plan(cmd.Context(), opts))
+			case pin != "":
+				version, manifest, err := puller.ParseOrder(pin)
+				if err != nil {
+					return err
+				}
+				return p.showResult(pl.Pin(cmd.Context(), version, manifest, why))
+			case unpin:
+				return p.showResult(pl.Unpin(cmd.Context(), opts))
+			}
+			return p.showResult(pl.Step(cmd.Context(), opts))
+		},
+	}
+	cmd.Flags().StringVar(&pin, "pin", "", "run exactly `VERSION[@sha256:…]` and hold it, whatever the channel says")
+	cmd.Flags().StringVar(&why, "reason", "", "with --pin: `TEXT` that status shows")
+	cmd.Flags().BoolVar(&unpin, "unpin", false, "follow the channel again")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what a cycle would do, and why; change nothing")
+	cmd.Flags().BoolVar(&now, "now", false, "do not wait for the rollout or for a backoff; a halt still holds")
+	cmd.MarkFlagsMutuallyExclusive("pin", "unpin", "dry-run")
+	return cmd
+}
+
+func (p *program) status() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "What runs, what should run, and why",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pl, err := p.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			s, err := pl.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return cli.JSON(p.std.Out, s)
+			}
+			writeStatus(p.std.Out, s)
+			return nil
+		},
+	}
+}
+
+func (p *program) history() *cobra.Command {
+	var n int
+	cmd := &cobra.Command{
+		Use:   "history",
+		Short: "What happened on this node, newest last",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if n < 1 {
+				return reason.Errorf(reason.Config, "-n: %d is less than 1", n)
+			}
+			pl, err := p.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			events, err := pl.History(n)
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return cli.JSON(p.std.Out, events)
+			}
+			writeHistory(p.std.Out, events)
+			return nil
+		},
+	}
+	cmd.Flags().IntVarP(&n, "lines", "n", 30, "how many `EVENTS`")
+	return cmd
+}
+
+func (p *program) verify() *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify [VERSION…]",
+		Short: "Hash the releases on disk and compare them with their manifests",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			pl, err := p.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			found, err := pl.Verify(cmd.Context(), args)
+			if found == nil {
+				return err
+			}
+			if p.json {
+				if jerr := cli.JSON(p.std.Out, found); jerr != nil {
+					return jerr
+				}
+			} else {
+				writeVerified(p.std.Out, found)
+			}
+			return cli.Exit(reason.Of(err))
+		},
+	}
+}
+
+// open loads the configuration and returns the puller of it.
+func (p *program) open(ctx context.Context) (*puller.Puller, error) {
+	given := p.config
+	if given == "" && p.app == "" {
+		given = p.std.Env("SANDO_CONFIG")
+	}
+	file, err := puller.FindConfig(given, p.app, puller.ConfigDir)
+	if err != nil {
+		return nil, err
+	}
+	flags := map[string]any{}
+	for _, s := range p.set {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, reason.Errorf(reason.Config, "--set %q is not KEY=VALUE", s)
+		}
+		flags[key] = config.Text(value)
+	}
+	cfg, err := puller.LoadConfig(file, flags)
+	if err != nil {
+		return nil, err
+	}
+	level := slog.LevelInfo
+	if cli.IsTerminal(p.std.Err) && !p.v {
+		level = slog.LevelWarn
+	}
+	return puller.New(ctx, cfg, cli.NewLogger(p.std.Err, level), meter(p.std.Err))
+}
+
+func meter(w io.Writer) puller.Meter {
+	return func(what string, total int64) (func(int64), func()) {
+		bar := cli.NewProgress(w, what, total)
+		return bar.Add, bar.Done
+	}
+}
+
+func (p *program) showResult(r puller.Result, err error) error {
+	if p.json {
+		if jerr := cli.JSON(p.std.Out, r); jerr != nil {
+			return jerr
+		}
+		return cli.Exit(r.Reason)
+	}
+	p.warnings(r.Warnings)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.std.Out, "%s: %s\n", r.Reason, cli.Printable(r.Message))
+	if r.Manifest != "" && (r.Reason == reason.Pinned || r.Reason == reason.Updated) {
+		fmt.Fprintf(p.std.Out, "manifest %s\n", r.Manifest)
+	}
+	return nil
+}
+
+func (p *program) showPlan(plan puller.Plan, err error) error {
+	if p.json {
+		if jerr := cli.JSON(p.std.Out, plan); jerr != nil {
+			return jerr
+		}
+		return cli.Exit(plan.Reason)
+	}
+	p.warnings(plan.Warnings)
+	if err == nil || plan.Act {
+		fmt.Fprintf(p.std.Out, "%s: %s runs, a cycle now would:\n", plan.App, orNothing(plan.Running))
+		for _, s := range plan.Steps {
+			fmt.Fprintf(p.std.Out, "  - %s\n", cli.Printable(s))
+		}
+	}
+	return err
+}
+
+func (p *program) warnings(list []string) {
+	for _, w := range list {
+		fmt.Fprintf(p.std.Err, "puller: warning: %s\n", cli.Printable(w))
+	}
+}
+
+func orNothing(v string) string {
+	if v == "" {
+		return "nothing"
+	}
+	return v
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/cli"
+	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller"
+)
+
+// writeStatus tells what runs, since when, what should run, why not, what happens
+// next, and what a person can do.
+func writeStatus(out io.Writer, s puller.Status) {
+	now := time.Now()
+	runs := "runs nothing"
+	if s.Running != nil {
+		runs = fmt.Sprintf("runs %s since %s", s.Running.Version, moment(now, s.Running.Since))
+	}
+	fmt.Fprintf(out, "%s on %s (tier %s): %s\n", s.App, s.Node, s.Tier, runs)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, cli.Printable(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")))
+	}
+	line(string(s.Reason), "%s", s.Message)
+	writeWanted(line, now, s)
+	if i := s.Intent; i != nil {
+		line("in progress", "%s to %s, since %s, resumed %d times", i.Phase, i.To, moment(now, i.Started), i.Tries)
+	}
+	for _, r := range []struct {
+		name string
+		rel  *node.Release
+	}{{"last good", s.LastGood}, {"previous", s.Previous}} {
+		if r.rel != nil {
+			line(r.name, "%s", r.rel.Version)
+		}
+	}
+	if n := len(s.Blocked); n > 0 {
+		b := s.Blocked[n-1]
+		line("blocked", "%d; the last is %s, since %s: %s", n, b.Version, moment(now, b.At), b.Cause)
+	}
+	line("on disk", "%s", orNothing(strings.Join(s.Releases, " ")))
+	if !s.LastCycle.IsZero() {
+		line("last cycle", "%s", moment(now, s.LastCycle))
+	} else {
+		line("last cycle", "never; run `puller`")
+	}
+	if s.Rewritten {
+		line("note", "the history of the channel repo was rewritten; the signed counters still hold")
+	}
+	for _, warning := range s.Warnings {
+		line("warning", "%s", warning)
+	}
+}
+
+func writeWanted(line func(name, format string, args ...any), now time.Time, s puller.Status) {
+	switch {
+	case s.Wanted == nil:
+		line("wanted", "nothing: channel %q was never accepted", s.Tier)
+	case s.Pin != nil:
+		why := ""
+		if s.Pin.Reason != "" {
+			why = ": " + s.Pin.Reason
+		}
+		line("wanted", "%s, pinned at %s%s", s.Pin.Release, moment(now, canon.At(s.Pin.Time())), why)
+	default:
+		line("wanted", "%s, by channel %q", s.Wanted.Version, s.Tier)
+	}
+	if ch := s.Channel; ch != nil {
+		text := fmt.Sprintf("names %s, rollout %d %%, issued %s", ch.Version, ch.Rollout, moment(now, ch.Issued))
+		if !ch.Expires.IsZero() {
+			text += ", expires " + moment(now, ch.Expires)
+		}
+		if ch.Hotfix != "" {
+			text += ", hotfix: " + ch.Hotfix
+		}
+		line("channel", "%s", text)
+	}
+}
+
+func moment(now time.Time, t canon.Time) string {
+	return fmt.Sprintf("%s (%s)", t.Format(canon.TimeLayout), cli.Ago(now, t.Time))
+}
+
+func writeHistory(out io.Writer, events []node.Event) {
+	if len(events) == 0 {
+		fmt.Fprintln(out, "nothing happened yet")
+		return
+	}
+	for _, e := range events {
+		text := e.Event
+		if e.From != "" {
+			text += " from " + e.From
+		}
+		if e.To != "" {
+			text += " to " + e.To
+		}
+		if e.Message != "" {
+			text += ": " + e.Message
+		}
+		fmt.Fprintf(out, "%s  %s\n", e.At.Format(canon.TimeLayout), cli.Printable(text))
+	}
+}
+
+func writeVerified(out io.Writer, found []puller.Verified) {
+	if len(found) == 0 {
+		fmt.Fprintln(out, "no releases on disk")
+		return
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	for _, v := range found {
+		what := "whole"
+		text := fmt.Sprintf("%d entries, %s, manifest %s", v.Entries, cli.Size(v.Bytes), v.Digest)
+		if v.Message != "" {
+			what, text = string(v.Reason), v.Message
+			if v.Reason.Exit() == 0 {
+				what = "foreign"
+			}
+		}
+		name := v.Version
+		if v.Current {
+			name += " (current)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", name, what, cli.Printable(text))
+	}
+}

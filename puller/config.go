@@ -1,0 +1,207 @@
+package puller
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"makenot.work/sando/channels/repo"
+	"makenot.work/sando/internal/config"
+	"makenot.work/sando/internal/probe"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/bucket"
+)
+
+// ConfigDir is where configuration files are looked for.
+const ConfigDir = "/etc/sando"
+
+// Config is a puller's configuration, one file per app.
+type Config struct {
+	App      string `koanf:"app"`
+	Tier     string `koanf:"tier"`
+	Node     string `koanf:"node"`   // default: the host name
+	Root     string `koanf:"root"`   // default: /opt/<app>
+	Trust    string `koanf:"trust"`  // the anchor; default: /etc/sando/<app>/trust.json
+	Retain   int    `koanf:"retain"` // releases kept for going back
+	Channels struct {
+		Source string `koanf:"source"` // "git"
+		Repo   string `koanf:"repo"`
+		Branch string `koanf:"branch"`
+		Path   string `koanf:"path"`
+	} `koanf:"channels"`
+	Storage struct {
+		URL string `koanf:"url"`
+	} `koanf:"storage"`
+	Service struct {
+		Command []string `koanf:"command"` // restarts the app; none: nothing to restart
+	} `koanf:"service"`
+	Health struct {
+		URL          string         `koanf:"url"`
+		JSON         map[string]any `koanf:"json"`
+		Smoke        []string       `koanf:"smoke"`
+		StartTimeout time.Duration  `koanf:"start_timeout"`
+		Interval     time.Duration  `koanf:"interval"`
+		StableFor    time.Duration  `koanf:"stable_for"`
+	} `koanf:"health"`
+	Limits struct {
+		MaxBundle  string `koanf:"max_bundle"` // of a tarball, and of what it unpacks to times eight
+		MaxEntries int64  `koanf:"max_entries"`
+	} `koanf:"limits"`
+
+	maxBundle int64
+}
+
+// notYet lists the keys of the format that this version does not act on. Ignoring one
+// of them could hurt, so they are refused.
+var notYet = [...]string{
+	"env", "hook", "schedule", "report",
+	"service.unit", "service.action",
+	"limits.reserve",
+	"channels.token_file", "channels.ssh_key", "channels.known_hosts", "channels.ca_file", "channels.min_seq",
+	"storage.endpoint", "storage.region", "storage.path_style", "storage.anonymous",
+	"storage.access_key_file", "storage.secret_key_file", "storage.ca_file",
+}
+
+// LoadConfig reads the configuration file, the environment and flags over it. Every
+// error has the reason "config".
+func LoadConfig(file string, flags map[string]any) (*Config, error) {
+	c := new(Config)
+	c.Retain = 3
+	c.Channels.Source, c.Channels.Branch = "git", "main"
+	c.Health.StartTimeout, c.Health.Interval, c.Health.StableFor = time.Minute, time.Second, 30*time.Second
+	c.Limits.MaxBundle, c.Limits.MaxEntries = "2GiB", 200_000
+	if err := config.Load(config.Source{File: file, Flags: flags, NotYet: notYet[:]}, c); err != nil {
+		return nil, err
+	}
+	if err := c.complete(); err != nil {
+		return nil, reason.Errorf(reason.Config, "config %q: %w", file, err)
+	}
+	return c, nil
+}
+
+// complete fills in what follows from other keys, and checks everything.
+func (c *Config) complete() error {
+	if err := layout.CheckApp(c.App); err != nil {
+		return fmt.Errorf("app: %w", err)
+	}
+	if err := layout.CheckTier(c.Tier); err != nil {
+		return fmt.Errorf("tier: %w", err)
+	}
+	if c.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("node: %w", err)
+		}
+		c.Node = host
+	}
+	if err := layout.CheckNode(c.Node); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	if c.Root == "" {
+		c.Root = "/opt/" + c.App
+	}
+	if c.Trust == "" {
+		c.Trust = filepath.Join(ConfigDir, c.App, "trust.json")
+	}
+	if !filepath.IsAbs(c.Trust) {
+		return fmt.Errorf("trust: %q is not an absolute path", c.Trust)
+	}
+	if c.Channels.Source != "git" {
+		return fmt.Errorf("channels.source: %q is not in this version; want \"git\"", c.Channels.Source)
+	}
+	if c.Retain < 1 {
+		return fmt.Errorf("retain: %d is less than 1", c.Retain)
+	}
+	return c.completeRest()
+}
+
+func (c *Config) completeRest() (err error) {
+	if err := repo.Check(c.repo()); err != nil {
+		return fmt.Errorf("channels: %w", err)
+	}
+	if err := bucket.Check(c.bucket()); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	if err := c.probe().Check(); err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	if len(c.Service.Command) > 0 && !filepath.IsAbs(c.Service.Command[0]) {
+		return fmt.Errorf("service.command: %q is not an absolute path", c.Service.Command[0])
+	}
+	for key, d := range map[string]time.Duration{"start_timeout": c.Health.StartTimeout, "interval": c.Health.Interval} {
+		if d <= 0 {
+			return fmt.Errorf("health.%s: %s is not positive", key, d)
+		}
+	}
+	if c.Health.StableFor < 0 {
+		return fmt.Errorf("health.stable_for: %s is negative", c.Health.StableFor)
+	}
+	if c.Limits.MaxEntries < 1 {
+		return fmt.Errorf("limits.max_entries: %d is less than 1", c.Limits.MaxEntries)
+	}
+	if c.maxBundle, err = parseSize(c.Limits.MaxBundle); err != nil {
+		return fmt.Errorf("limits.max_bundle: %w", err)
+	}
+	return nil
+}
+
+func (c *Config) repo() repo.Config {
+	return repo.Config{URL: c.Channels.Repo, Branch: c.Channels.Branch, Path: c.Channels.Path}
+}
+
+func (c *Config) bucket() bucket.Config { return bucket.Config{URL: c.Storage.URL} }
+
+func (c *Config) probe() probe.Probe {
+	return probe.Probe{URL: c.Health.URL, JSON: c.Health.JSON, Smoke: c.Health.Smoke}
+}
+
+// parseSize reads "512MiB" and the like: a whole number of KiB, MiB or GiB.
+func parseSize(s string) (int64, error) {
+	var n int64
+	var unit string
+	if _, err := fmt.Sscanf(s, "%d%s", &n, &unit); err != nil {
+		return 0, fmt.Errorf("%q is not of the form 512MiB", s)
+	}
+	shift, ok := map[string]uint{"KiB": 10, "MiB": 20, "GiB": 30}[unit]
+	if !ok || n < 1 || n > 1<<20 {
+		return 0, fmt.Errorf("%q is not 1 to 1048576 KiB, MiB or GiB", s)
+	}
+	return n << shift, nil
+}
+
+// FindConfig returns the configuration file to use: the one given by flag or
+// SANDO_CONFIG, else the one for app, else the only one in dir.
+func FindConfig(given, app, dir string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	if app != "" {
+		if err := layout.CheckApp(app); err != nil {
+			return "", reason.Wrap(reason.Config, err)
+		}
+		return filepath.Join(dir, app+".toml"), nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", reason.Errorf(reason.Config, "look for a config: %w", err)
+	}
+	var apps []string
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".toml")
+		if ok && layout.CheckApp(name) == nil {
+			apps = append(apps, name)
+		}
+	}
+	switch len(apps) {
+	case 0:
+		return "", reason.Errorf(reason.Config, "no config: %s holds no <app>.toml; write one, or name a file with --config or SANDO_CONFIG", dir)
+	case 1:
+		return filepath.Join(dir, apps[0]+".toml"), nil
+	}
+	return "", reason.Errorf(reason.Config, "several configs in %s: choose one with --app %s", dir, strings.Join(apps, " or --app "))
+}

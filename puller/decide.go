@@ -1,0 +1,141 @@
+package puller
+
+import (
+	"fmt"
+	"time"
+
+	"makenot.work/sando/channels"
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/node"
+)
+
+// target is a release that should run.
+type target struct {
+	Version  string
+	Manifest layout.Digest // "" when a pin leaves it open
+	Attempt  int64
+	Pin      bool
+}
+
+// facts are all that a decision depends on.
+type facts struct {
+	Now     time.Time
+	Node    string
+	Tier    string
+	Ignore  bool // rollout and backoff
+	Pin     *node.Pin
+	Channel *channels.Channel // the last accepted state; nil if none
+	Current string            // the live version; "" if none
+	State   *node.State
+	Revoked func(layout.Digest) bool
+}
+
+// decision is what to do now, and why.
+type decision struct {
+	Act     bool
+	Target  target
+	Reason  reason.Code // when not acting
+	Message string
+	Warning string
+}
+
+func (c *cycle) facts() facts {
+	f := facts{
+		Now: c.now(), Node: c.cfg.Node, Tier: c.cfg.Tier, Ignore: c.opts.Now,
+		Pin: c.pin, Current: c.cur.Version, State: c.st,
+		Revoked: func(d layout.Digest) bool { return c.trust != nil && c.trust.IsRevoked(d) },
+	}
+	if c.channel != nil {
+		f.Channel = c.channel.Channel
+	}
+	return f
+}
+
+// decide compares what should run with what runs. It is pure.
+func decide(f facts) decision {
+	if f.Pin != nil {
+		return decidePin(f)
+	}
+	if f.Channel == nil {
+		return hold(reason.Stale, "no state of channel %q was ever accepted: there is nothing to follow yet; promote a version to it with `builder promote %s`", f.Tier, f.Tier)
+	}
+	t := target{Version: f.Channel.Version, Manifest: f.Channel.Manifest, Attempt: f.Channel.Attempt}
+	if f.runs(t) {
+		d := retry(f, t)
+		if f.Channel.Expired(f.Now) {
+			d.Warning = fmt.Sprintf("channel %q expired at %s: nothing new would be activated; `builder refresh`, or promote again", f.Tier, f.Channel.Expires.Format(canon.TimeLayout))
+		}
+		return d
+	}
+	if b := f.State.IsBlocked(t.Version, t.Manifest, t.Attempt); b != nil {
+		return blocked(f, b, fmt.Sprintf("promote another version, or `puller --pin %s` to try it once more", t.Version))
+	}
+	return decideNew(f, t)
+}
+
+// decideNew is about a target that the node does not run and has not tried.
+func decideNew(f facts, t target) decision {
+	switch {
+	case f.Revoked(t.Manifest):
+		return hold(reason.Policy, "%s %s is revoked by the trust in force: it is not activated any more; promote another version", t.Version, t.Manifest)
+	case f.Channel.Rollout == 0:
+		return hold(reason.Halted, "the rollout of %s is halted: %s", t.Version, f.keeps())
+	case f.Current != "" && !f.Ignore && !channels.TakesPart(f.Node, t.Version, int(f.Channel.Rollout)):
+		return hold(reason.Rollout, "%s is at %d %% of the nodes, and this one is not among them yet: %s; `puller --now` does not wait", t.Version, f.Channel.Rollout, f.keeps())
+	case f.Channel.Expired(f.Now):
+		return hold(reason.Stale, "channel %q expired at %s: %s is not activated; `builder refresh`, or promote again", f.Tier, f.Channel.Expires.Format(canon.TimeLayout), t.Version)
+	}
+	return decision{Act: true, Target: t}
+}
+
+func decidePin(f facts) decision {
+	t := target{Version: f.Pin.Release, Manifest: f.Pin.Manifest, Attempt: f.Pin.At, Pin: true}
+	if f.runs(t) {
+		return retry(f, t)
+	}
+	if b := f.State.IsBlocked(t.Version, t.Manifest, t.Attempt); b != nil {
+		return blocked(f, b, fmt.Sprintf("`puller --pin %s` tries once more, `puller --unpin` follows the channel", t.Version))
+	}
+	return decision{Act: true, Target: t}
+}
+
+// runs reports whether t is live, as far as t says which content it means.
+func (f facts) runs(t target) bool {
+	r := f.State.Running
+	return r != nil && f.Current == t.Version && r.Version == t.Version && (t.Manifest == "" || r.Manifest == t.Manifest)
+}
+
+// retry is about a target that is live: all is well, unless it is a first install that
+// never became healthy and has nothing to go back to.
+func retry(f facts, t target) decision {
+	if r := f.State.Retry; r != nil {
+		if f.Now.Before(r.Next.Time) && !f.Ignore {
+			return hold(reason.Unhealthy, "%s was installed first on this node and is not healthy; there is nothing to go back to; started again at %s, or at once by `puller --now`", t.Version, r.Next.Format(canon.TimeLayout))
+		}
+		return decision{Act: true, Target: t}
+	}
+	if t.Pin {
+		return hold(reason.Pinned, "runs %s and holds it; `puller --unpin` follows the channel again", t.Version)
+	}
+	return hold(reason.Current, "runs %s, as channel %q says", t.Version, f.Tier)
+}
+
+func blocked(f facts, b *node.Block, way string) decision {
+	if d := f.State.Degraded; d != nil && d.Manifest == b.Manifest && d.Attempt == b.Attempt {
+		return hold(reason.Degraded, "%s failed here and so did the way back: %s; look at the app itself, then %s; it failed with: %s", b.Version, f.keeps(), way, b.Cause)
+	}
+	return hold(reason.Blocked, "%s failed here at %s and is not tried again: %s; %s; it failed with: %s", b.Version, b.At.Format(canon.TimeLayout), f.keeps(), way, b.Cause)
+}
+
+func (f facts) keeps() string {
+	if f.Current == "" {
+		return "nothing runs"
+	}
+	return f.Current + " stays"
+}
+
+func hold(code reason.Code, format string, args ...any) decision {
+	return decision{Reason: code, Message: fmt.Sprintf(format, args...)}
+}

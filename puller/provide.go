@@ -1,0 +1,336 @@
+package puller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/archive"
+	"makenot.work/sando/layout/bucket"
+	"makenot.work/sando/layout/node"
+	"makenot.work/sando/signing"
+)
+
+// provide makes sure that t's release is on disk and whole, and returns t with its
+// manifest filled in. For an order by channel both signatures are checked first.
+func (c *cycle) provide(ctx context.Context, t target) (target, error) {
+	if !t.Pin {
+		if err := c.checkChannel(); err != nil {
+			return t, err
+		}
+	}
+	rel, err := c.dir.Release(t.Version)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return c.install(ctx, t)
+	case errors.Is(err, node.ErrForeign):
+		return c.foreign(t)
+	case reason.Of(err) == reason.Format && err != nil:
+		// Its manifest is damaged, so nothing is known of it.
+		return c.replace(ctx, t, err)
+	case err != nil:
+		return t, err
+	}
+	if t.Manifest != "" && t.Manifest != rel.Digest {
+		return c.otherManifest(ctx, t, rel)
+	}
+	if !t.Pin {
+		if err := c.checkInstalled(ctx, t, rel); err != nil {
+			return t, err
+		}
+	}
+	t.Manifest = rel.Digest
+	if _, err := c.dir.Verify(ctx, t.Version); err != nil {
+		if reason.Of(err) != reason.Mismatch {
+			return t, err
+		}
+		return c.replace(ctx, t, err)
+	}
+	return t, nil
+}
+
+// foreign is about a release that another deployer made under the target's name. A pin
+// may go back to it; a channel names content, and of this one nothing is known.
+func (c *cycle) foreign(t target) (target, error) {
+	if t.Pin && t.Manifest == "" {
+		return t, nil
+	}
+	return t, reason.Errorf(reason.Mismatch, "release %q is on disk and was made by another deployer: what it holds is not known; move it away, or release under a new version: %w", t.Version, node.ErrForeign)
+}
+
+// replace fetches a damaged release again. The live one is never taken away.
+func (c *cycle) replace(ctx context.Context, t target, damage error) (target, error) {
+	if t.Version == c.cur.Version {
+		return t, reason.Errorf(reason.Mismatch, "the live release is damaged, and is never taken away: pin another version, or activate another one by channel, and come back to this one: %w", damage)
+	}
+	c.warn("%s; it is fetched again", damage)
+	p, err := c.prepare(ctx, t)
+	if err != nil {
+		return t, err
+	}
+	if err := c.dir.Trash(t.Version); err != nil {
+		return t, err
+	}
+	return c.unpack(ctx, t, p)
+}
+
+// otherManifest is about a version on disk whose manifest is not the wanted one: with
+// the same tree the manifest is taken over, otherwise one version has two contents.
+func (c *cycle) otherManifest(ctx context.Context, t target, rel *node.Installed) (target, error) {
+	p, err := c.prepare(ctx, t)
+	if err != nil {
+		return t, err
+	}
+	if p.bundle.Tree != rel.Bundle.Tree {
+		return t, reason.Errorf(reason.Mismatch, "version %s is on disk with other content (tree %s, want %s): one version has one content for ever; release under a new version", t.Version, rel.Bundle.Tree, p.bundle.Tree)
+	}
+	if _, err := c.dir.Verify(ctx, t.Version); err != nil {
+		if reason.Of(err) != reason.Mismatch {
+			return t, err
+		}
+		return c.replace(ctx, t, err)
+	}
+	return t, c.dir.Adopt(t.Version, p.meta)
+}
+
+// checkInstalled verifies the manifest of an installed release under the newest trust,
+// with signatures from disk, or from the bucket where a newer key signed it again.
+func (c *cycle) checkInstalled(ctx context.Context, t target, rel *node.Installed) error {
+	kids := c.trust.Kids(signing.RoleRelease)
+	sigs, err := c.dir.Signatures(rel, kids)
+	if err != nil {
+		return err
+	}
+	if c.trust.Verify(signing.RoleRelease, signing.Signed{Doc: rel.Manifest, Sigs: sigs}) == nil {
+		return nil
+	}
+	sigs, err = c.signatures(ctx, t.Version, rel.Digest, kids)
+	if err != nil {
+		return err
+	}
+	if err := c.trust.Verify(signing.RoleRelease, signing.Signed{Doc: rel.Manifest, Sigs: sigs}); err != nil {
+		return fmt.Errorf("manifest of %q: %w", t.Version, err)
+	}
+	return c.dir.Adopt(t.Version, node.Meta{Manifest: rel.Manifest, Signatures: sigs})
+}
+
+// prepared is what is verified and known before a tarball is fetched.
+type prepared struct {
+	meta     node.Meta
+	manifest *layout.Manifest
+	bundle   layout.Bundle
+}
+
+// prepare fetches and verifies t's manifest and picks the bundle for this platform.
+func (c *cycle) prepare(ctx context.Context, t target) (*prepared, error) {
+	if err := c.loadTrust(); err != nil {
+		return nil, err
+	}
+	doc, err := c.manifest(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	digest := layout.Sum(doc)
+	sigs, err := c.signatures(ctx, t.Version, digest, c.trust.Kids(signing.RoleRelease))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.trust.Verify(signing.RoleRelease, signing.Signed{Doc: doc, Sigs: sigs}); err != nil {
+		return nil, fmt.Errorf("manifest of %q: %w", t.Version, err)
+	}
+	m, err := layout.ParseManifest(doc)
+	if err != nil {
+		return nil, err
+	}
+	p := &prepared{meta: node.Meta{Manifest: doc, Signatures: sigs}, manifest: m}
+	return p, c.checkManifest(t, p, digest)
+}
+
+func (c *cycle) checkManifest(t target, p *prepared, digest layout.Digest) (err error) {
+	if p.manifest.App != c.cfg.App {
+		return reason.Errorf(reason.Policy, "manifest of %q is for app %q, want %q", t.Version, p.manifest.App, c.cfg.App)
+	}
+	if p.manifest.Version != t.Version {
+		return reason.Errorf(reason.Mismatch, "manifest %s is of version %q, want %q", digest, p.manifest.Version, t.Version)
+	}
+	if c.trust.IsRevoked(digest) {
+		return reason.Errorf(reason.Policy, "%s %s is revoked by the trust in force and is not on disk: it is not fetched any more", t.Version, digest)
+	}
+	var ok bool
+	if p.bundle, ok = p.manifest.For(runtime.GOOS, runtime.GOARCH); !ok {
+		return reason.Errorf(reason.Policy, "version %s has no bundle for %s/%s: add the platform to builder.toml and release a new version", t.Version, runtime.GOOS, runtime.GOARCH)
+	}
+	b := p.bundle
+	if b.Size > c.cfg.maxBundle || b.Unpacked > c.cfg.maxBundle {
+		return reason.Errorf(reason.Limit, "bundle of %s has %d bytes, unpacked %d; limits.max_bundle is %d", t.Version, b.Size, b.Unpacked, c.cfg.maxBundle)
+	}
+	if b.Entries > c.cfg.Limits.MaxEntries {
+		return reason.Errorf(reason.Limit, "bundle of %s has %d entries; limits.max_entries is %d", t.Version, b.Entries, c.cfg.Limits.MaxEntries)
+	}
+	return nil
+}
+
+// manifest fetches the bytes of t's manifest: by digest, or for a pin without one what
+// the bucket says the version has.
+func (c *cycle) manifest(ctx context.Context, t target) ([]byte, error) {
+	name := layout.ManifestLatest
+	if t.Manifest != "" {
+		name = layout.ManifestName(t.Manifest)
+	}
+	key := layout.ReleaseKey(c.cfg.App, t.Version, name)
+	doc, err := bucket.ReadAll(ctx, c.bucket, key, layout.MaxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		if t.Pin {
+			return nil, reason.Errorf(reason.IO, "version %s is neither on disk nor in the storage (no %s): the order stays; `puller --unpin` takes it back", t.Version, key)
+		}
+		return nil, reason.Errorf(reason.IO, "manifest of %s is not in the storage yet (no %s); tried again", t.Version, key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read manifest of %q: %w", t.Version, err)
+	}
+	if got := layout.Sum(doc); t.Manifest != "" && got != t.Manifest {
+		return nil, reason.Errorf(reason.Mismatch, "manifest of %s: digest is %s, want %s: the object %s was altered; publish it again, or restore it", t.Version, got, t.Manifest, key)
+	}
+	return doc, nil
+}
+
+// signatures fetches those signatures over a manifest that exist, by trusted keys only.
+func (c *cycle) signatures(ctx context.Context, version string, digest layout.Digest, kids []string) (signing.Signatures, error) {
+	sigs := signing.Signatures{}
+	for _, kid := range kids[:min(len(kids), layout.MaxSignatures)] {
+		key := layout.ReleaseKey(c.cfg.App, version, layout.ManifestSignature(digest, kid))
+		sig, err := bucket.ReadAll(ctx, c.bucket, key, layout.MaxSignature)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read signature of %q: %w", version, err)
+		}
+		sigs[kid] = sig
+	}
+	return sigs, nil
+}
+
+// install fetches and unpacks a release that is not on disk.
+func (c *cycle) install(ctx context.Context, t target) (target, error) {
+	p, err := c.prepare(ctx, t)
+	if err != nil {
+		return t, err
+	}
+	return c.unpack(ctx, t, p)
+}
+
+// unpack fetches the tarball, and puts what it holds in place, durably.
+func (c *cycle) unpack(ctx context.Context, t target, p *prepared) (target, error) {
+	t.Manifest = layout.Sum(p.meta.Manifest)
+	if err := c.room(p.bundle); err != nil {
+		return t, err
+	}
+	f, err := c.fetch(ctx, t, p.bundle)
+	if err != nil {
+		return t, fmt.Errorf("fetch %s: %w", p.bundle.Name, err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	stage, err := c.dir.Stage()
+	if err != nil {
+		return t, err
+	}
+	defer stage.Discard()
+	add, done := c.meter("unpack", p.bundle.Unpacked)
+	defer done()
+	want := archive.Want{Unpacked: p.bundle.Unpacked, Entries: p.bundle.Entries, Tree: p.bundle.Tree, MTime: p.manifest.Source.Time.Time}
+	entries, err := archive.Unpack(ctx, f, stage.Root, want, add)
+	if err != nil {
+		return t, fmt.Errorf("unpack %s: %w", p.bundle.Name, err)
+	}
+	if err := stage.Install(t.Version, p.meta, entries); err != nil {
+		return t, err
+	}
+	c.log.Info("unpacked", "version", t.Version, "bytes", p.bundle.Unpacked, "entries", p.bundle.Entries)
+	return t, nil
+}
+
+// room makes sure that the tarball and what it unpacks to fit on the disk, taking old
+// releases away when they do not.
+func (c *cycle) room(b layout.Bundle) error {
+	const block = 4096
+	bytes, inodes := b.Size+b.Unpacked+(b.Entries+16)*block, b.Entries+16
+	err := c.dir.Space(bytes, inodes)
+	if reason.Of(err) != reason.Disk {
+		return err
+	}
+	if err := c.collect(); err != nil {
+		return err
+	}
+	return c.dir.Space(bytes, inodes)
+}
+
+// fetch downloads a tarball to a file of its own, hashing what it writes. The file is
+// returned at its beginning; nothing in it was looked at.
+func (c *cycle) fetch(ctx context.Context, t target, b layout.Bundle) (f *os.File, err error) {
+	key := layout.ReleaseKey(c.cfg.App, t.Version, b.Name)
+	body, _, err := c.bucket.Get(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, reason.Errorf(reason.IO, "it is not in the storage (no %s)", key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	f, err = os.OpenFile(c.dir.Path("fetch", b.Name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, node.Fault(err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	add, done := c.meter("fetch", b.Size)
+	defer done()
+	h := sha256.New()
+	if err := copyAtMost(ctx, io.MultiWriter(f, h), body, b.Size+1, add); err != nil {
+		return nil, node.Fault(err)
+	}
+	if n, err := f.Seek(0, io.SeekCurrent); err != nil || n != b.Size {
+		return nil, reason.Errorf(reason.Mismatch, "size is not %d bytes: the object was altered in the storage; publish it again", b.Size)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != b.SHA256 {
+		return nil, reason.Errorf(reason.Mismatch, "sha256 is %s, want %s: the object was altered in the storage; publish it again", got, b.SHA256)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, node.Fault(err)
+	}
+	return f, nil
+}
+
+func copyAtMost(ctx context.Context, w io.Writer, r io.Reader, max int64, add func(int64)) error {
+	buf := make([]byte, 256<<10)
+	r = io.LimitReader(r, max)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := r.Read(buf)
+		if _, werr := w.Write(buf[:n]); werr != nil {
+			return werr
+		}
+		add(int64(n))
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

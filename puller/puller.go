@@ -1,0 +1,293 @@
+// Package puller makes a node run what its tier's channel, or a pin, says.
+//
+// Step is one cycle. It may be repeated after a crash anywhere:
+//
+//	recover   finish or undo what a cycle that died left open      recover.go
+//	poll      fetch the channel repo, walk trust, accept the state  poll.go, trust.go
+//	decide    what should run, and whether to act on it now         decide.go
+//	provide   manifest, tarball, unpack, put in place               provide.go
+//	activate  intent, swap, restart, health, result or the way back activate.go
+//	tidy      keep `retain` releases                                gc.go
+//
+// Accepting and acting are separate: each cycle compares what should run with what
+// runs, whether or not the channel moved just now. A fault in what was polled changes
+// nothing of what was accepted before.
+//
+// What a cycle may not do is in the order of its writes: the accepted channel state is
+// durable before anything acts on it, a release is durable before the intent names
+// it, the intent before `current` moves, the result after the release proved itself.
+//
+// The puller runs as the owner of its directories, root on a server. It never runs
+// what it fetched in order to check it, never follows a link that a bundle brought,
+// and knows no private key.
+package puller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/bucket"
+	"makenot.work/sando/layout/node"
+)
+
+// Puller updates one app on one node.
+type Puller struct {
+	cfg     *Config
+	dir     *node.Dir
+	bucket  bucket.Bucket
+	service Service
+	log     *slog.Logger
+	now     func() time.Time
+	meter   Meter
+}
+
+// Meter shows how far a download or an unpacking has come.
+type Meter func(what string, total int64) (add func(n int64), done func())
+
+// New returns a puller for cfg. log gets what happens; meter may be nil.
+func New(ctx context.Context, cfg *Config, log *slog.Logger, meter Meter) (*Puller, error) {
+	dir, err := node.View(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	b, err := bucket.Open(ctx, cfg.bucket())
+	if err != nil {
+		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	if meter == nil {
+		meter = func(string, int64) (func(int64), func()) { return func(int64) {}, func() {} }
+	}
+	return &Puller{cfg: cfg, dir: dir, bucket: b, service: newService(cfg), log: log, now: time.Now, meter: meter}, nil
+}
+
+// Options change one cycle.
+type Options struct {
+	Now     bool // ignore rollout and backoff
+	Offline bool // do not poll: an order is carried out with what is known
+}
+
+// Result is how a cycle ended.
+type Result struct {
+	Reason   reason.Code   `json:"reason"`
+	Message  string        `json:"message"`
+	App      string        `json:"app"`
+	Node     string        `json:"node"`
+	Tier     string        `json:"tier"`
+	Running  string        `json:"running,omitempty"`  // the version that is live now
+	Manifest layout.Digest `json:"manifest,omitempty"` // its manifest
+	From     string        `json:"from,omitempty"`     // what ran before, when something was activated
+	Warnings []string      `json:"warnings,omitempty"`
+}
+
+// cycle is the state of one Step.
+type cycle struct {
+	*Puller
+	opts   Options
+	dry    bool // write nothing
+	acting bool // this cycle moved `current`: what is open is its own
+	cur    node.Current
+	st     *node.State
+	pin    *node.Pin
+	trusted
+	channel  *accepted
+	warnings []string
+}
+
+// Step does one cycle. The error is nil exactly when the result's reason exits 0;
+// otherwise it carries that reason, and the result says the same. Callers may match
+// the reasons of package reason, and ctx's error when the cycle was interrupted, in
+// which case the next one goes on where this one stopped.
+func (p *Puller) Step(ctx context.Context, opts Options) (Result, error) {
+	dir, err := node.Open(p.cfg.Root)
+	if err != nil {
+		return p.result(reason.Of(err), err.Error()), err
+	}
+	unlock, err := dir.Lock(ctx, "puller, since "+p.now().UTC().Format(canon.TimeLayout), func(holder string) {
+		p.log.Info("waiting for the lock", "holder", holder)
+	})
+	if err != nil {
+		return p.result(reason.Of(err), err.Error()), err
+	}
+	defer unlock()
+	c := &cycle{Puller: p, opts: opts}
+	res, err := c.run(ctx)
+	return c.end(res, err)
+}
+
+func (p *Puller) result(code reason.Code, message string) Result {
+	return Result{Reason: code, Message: message, App: p.cfg.App, Node: p.cfg.Node, Tier: p.cfg.Tier}
+}
+
+func (c *cycle) run(ctx context.Context) (Result, error) {
+	if err := c.dir.Clean(); err != nil {
+		return Result{}, err
+	}
+	if err := c.load(); err != nil {
+		return Result{}, err
+	}
+	recovered, err := c.recover(ctx)
+	if err != nil && reason.Of(err) != reason.Unhealthy && reason.Of(err) != reason.Degraded {
+		return recovered, err
+	}
+	recoverErr := err
+	pollErr := c.loadTrust()
+	if err := c.loadChannel(); err != nil {
+		return Result{}, err
+	}
+	if c.opts.Offline {
+		pollErr = nil // a release that is on disk needs neither trust nor news
+	} else if pollErr == nil {
+		pollErr = c.poll(ctx)
+	}
+	if ctx.Err() != nil {
+		return Result{}, ctx.Err()
+	}
+	res, err := c.follow(ctx)
+	if err == nil && res.Reason == reason.Updated {
+		if gerr := c.collect(); gerr != nil {
+			c.warn("old releases: %s", gerr)
+		}
+	}
+	return c.combine(recovered, recoverErr, pollErr, res, err)
+}
+
+// follow decides and acts, again whenever a new pin ends the probation it waits in.
+func (c *cycle) follow(ctx context.Context) (Result, error) {
+	for {
+		d := decide(c.facts())
+		res, err := c.act(ctx, d)
+		if !errors.Is(err, errOrder) {
+			return c.settleLeft(ctx, res, err)
+		}
+		c.log.Info("a new order ends the probation")
+		c.acting = false
+		if err := c.loadPin(); err != nil {
+			return Result{}, err
+		}
+		if err := c.look(); err != nil {
+			return Result{}, err
+		}
+	}
+}
+
+// settleLeft finishes a probation that an order ended although the order itself could
+// not be carried out, so that nothing stays open.
+func (c *cycle) settleLeft(ctx context.Context, res Result, err error) (Result, error) {
+	if err == nil || c.st.Intent == nil || ctx.Err() != nil || c.acting {
+		return res, err
+	}
+	if _, serr := c.resume(ctx); serr != nil && !errors.Is(serr, errOrder) {
+		c.log.Warn("the open activation ended", "outcome", serr)
+	}
+	return res, err
+}
+
+// combine chooses what the whole cycle says. What an activation did outranks what the
+// poll found, unless the poll refused something: a refusal must be seen.
+func (c *cycle) combine(recovered Result, recoverErr, pollErr error, res Result, err error) (Result, error) {
+	if err == nil && recoverErr != nil {
+		// What recovery did is what happened in this cycle; that the channel asks for
+		// nothing more does not undo it.
+		return recovered, recoverErr
+	}
+	if recoverErr != nil && reason.Of(err) == reason.Blocked {
+		return recovered, recoverErr
+	}
+	if err == nil && res.Reason != reason.Updated && recovered.Reason == reason.Updated {
+		res.Reason, res.Message, res.From = recovered.Reason, recovered.Message, recovered.From
+	}
+	if pollErr == nil {
+		return res, err
+	}
+	if err == nil {
+		if res.Message != "" {
+			pollErr = reason.Errorf(reason.Of(pollErr), "%w (%s)", pollErr, res.Message)
+		}
+		return res, pollErr
+	}
+	if reason.Of(err) == reason.Stale && c.channel == nil {
+		return res, pollErr // nothing was ever accepted, and this is why
+	}
+	c.warn("poll: %s", pollErr)
+	return res, err
+}
+
+func (c *cycle) warn(format string, args ...any) {
+	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
+}
+
+// end completes the result and keeps it for status.
+func (c *cycle) end(res Result, err error) (Result, error) {
+	code, message := res.Reason, res.Message
+	if err != nil {
+		code, message = reason.Of(err), err.Error()
+	}
+	from := res.From
+	res = c.result(code, message)
+	res.From, res.Warnings = from, c.warnings
+	if c.st == nil {
+		return res, err
+	}
+	if lerr := c.look(); lerr == nil {
+		res.Running = c.cur.Version
+		if r := c.st.Running; r != nil && r.Version == c.cur.Version {
+			res.Manifest = r.Manifest
+		}
+	}
+	if kerr := c.keep(code, message); kerr != nil && err == nil {
+		err = kerr
+		res.Reason, res.Message = reason.Of(kerr), kerr.Error()
+	}
+	return res, err
+}
+
+// keep writes how the cycle ended, when it ended otherwise than the one before.
+func (c *cycle) keep(code reason.Code, message string) error {
+	last := c.st.Last
+	if code == reason.Updated { // for status, what matters is what holds from now on
+		code = reason.Current
+		if c.pin != nil {
+			code = reason.Pinned
+		}
+	}
+	if code == reason.Current || code == reason.Pinned {
+		message = "" // status says it from the facts
+	}
+	message = node.Line(message)
+	if last.Reason == code && last.Message == message {
+		return nil
+	}
+	since := canon.At(c.now())
+	if last.Reason == code {
+		since = last.Since
+	}
+	c.st.Last = node.Outcome{Reason: code, Message: message, Since: since}
+	if last.Reason != code && code.Exit() == 3 {
+		c.record(node.Event{Event: "refused", Reason: code, Message: message})
+	}
+	return c.save()
+}
+
+func (c *cycle) save() error {
+	if c.dry {
+		return nil
+	}
+	return c.dir.SaveState(c.st)
+}
+
+// record adds to the history. A history that cannot be written holds nothing up.
+func (c *cycle) record(e node.Event) {
+	if c.dry {
+		return
+	}
+	e.At = canon.At(c.now())
+	if err := c.dir.Record(e); err != nil {
+		c.log.Warn("history", "error", err)
+	}
+}

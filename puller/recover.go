@@ -1,0 +1,250 @@
+package puller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
+)
+
+// finding is what a start finds on disk.
+type finding string
+
+const (
+	fine       finding = "nothing to recover"
+	odd        finding = "`current` is nothing that Sando made"
+	lost       finding = "`current` is missing or names a release that is not on disk"
+	byHand     finding = "`current` was changed by hand"
+	notSwapped finding = "an activation stopped before the swap"
+	switched   finding = "an activation stopped after the swap"
+	goingBack  finding = "a way back was not finished"
+)
+
+// maxTries is how often one intent is resumed.
+const maxTries = 3
+
+// diagnose compares the state with `current`. It is pure; every line is a row of the
+// recovery table in docs/design.md.
+func diagnose(st *node.State, cur node.Current) finding {
+	i := st.Intent
+	switch {
+	case cur.Odd != "":
+		return odd
+	case cur.Version == "" && i == nil && st.Running == nil && cur.Dangling == "":
+		return fine
+	case cur.Version == "":
+		return lost
+	case i == nil && (st.Running == nil || st.Running.Version == cur.Version):
+		return fine
+	case i == nil:
+		return byHand
+	case i.Phase == node.RollingBack && (cur.Version == i.To || cur.Version == i.From || cur.Version == i.Via):
+		return goingBack
+	case i.Phase == node.Switching && cur.Version == i.To:
+		return switched
+	case i.Phase == node.Switching && (cur.Version == i.From || cur.Version == i.Via):
+		return notSwapped
+	}
+	return byHand
+}
+
+// look reads `current` again.
+func (c *cycle) look() (err error) {
+	c.cur, err = c.dir.Current()
+	return err
+}
+
+// load reads what is on disk. A broken state file is set aside and rebuilt from what
+// the disk shows.
+func (c *cycle) load() error {
+	if err := c.look(); err != nil {
+		return err
+	}
+	st, err := c.dir.State()
+	switch {
+	case errors.Is(err, node.ErrBroken):
+		c.warn("%s; it was set aside as state.json.broken, and rebuilt from what is on disk", err)
+		if !c.dry {
+			if err := c.dir.SetAside("state.json"); err != nil {
+				return err
+			}
+		}
+		st = nil
+	case err != nil:
+		return err
+	}
+	if st != nil {
+		c.st = st
+		return nil
+	}
+	c.st = node.NewState()
+	if c.cur.Version != "" {
+		c.st.Running = c.release(c.cur.Version)
+		c.st.LastGood = c.st.Running
+	}
+	return c.save()
+}
+
+// loadPin reads the operator's order. One that cannot be read holds the node: it
+// said that the channel is not to be followed.
+func (c *cycle) loadPin() error {
+	p, err := c.dir.Pin()
+	if errors.Is(err, node.ErrBroken) {
+		return reason.Errorf(reason.Config, "%w: a pin is in force, and which is not known, so nothing is changed; `puller --pin VERSION` or `puller --unpin` mends it", err)
+	}
+	if err != nil {
+		return err
+	}
+	c.pin = p
+	return nil
+}
+
+// recover finishes or undoes what a cycle that died left open. A result with a reason
+// says that it activated something or went back.
+func (c *cycle) recover(ctx context.Context) (Result, error) {
+	pinErr := c.loadPin()
+	res, err := c.mend(ctx)
+	if err == nil || errors.Is(err, errOrder) {
+		err = pinErr
+	}
+	return res, err
+}
+
+func (c *cycle) mend(ctx context.Context) (Result, error) {
+	for {
+		f := diagnose(c.st, c.cur)
+		if f != fine {
+			c.log.Info("recover", "found", string(f))
+		}
+		switch f {
+		case fine:
+			return Result{}, nil
+		case odd:
+			return Result{}, reason.Errorf(reason.Config, "%s", c.cur.Odd)
+		case byHand:
+			return Result{}, c.acceptByHand()
+		case lost:
+			return c.restore(ctx)
+		case notSwapped:
+			// An intent that ended a probation gives way to that probation again.
+			c.st.Intent = c.st.Intent.Over
+			if err := c.save(); err != nil {
+				return Result{}, err
+			}
+			if c.st.Intent == nil {
+				return Result{}, nil
+			}
+		case switched, goingBack:
+			if c.pin != nil && c.pin.Release != c.st.Intent.To && !(c.st.Intent.Pin && c.st.Intent.Attempt == c.pin.At) {
+				return Result{}, nil // the pin ends the probation; see follow
+			}
+			return c.resume(ctx)
+		}
+	}
+}
+
+// resume goes on with the open intent. Each time counts as a try, on disk before
+// anything restarts.
+func (c *cycle) resume(ctx context.Context) (Result, error) {
+	i := c.st.Intent
+	i.Tries++
+	if err := c.save(); err != nil {
+		return Result{}, err
+	}
+	if i.Phase == node.RollingBack {
+		if i.Tries > maxTries {
+			return c.degrade(fmt.Errorf("the way back was interrupted %d times", maxTries))
+		}
+		return c.resumeBack(ctx)
+	}
+	if i.Tries > maxTries {
+		return c.goBack(ctx, fmt.Errorf("its activation was interrupted %d times", maxTries))
+	}
+	if err := c.holds(ctx, i.To); err != nil {
+		if ctx.Err() != nil {
+			return Result{}, ctx.Err()
+		}
+		return c.goBack(ctx, err)
+	}
+	return c.settle(ctx)
+}
+
+// resumeBack goes on with a way back, to another release if that one does not hold.
+func (c *cycle) resumeBack(ctx context.Context) (Result, error) {
+	i := c.st.Intent
+	to := c.wayBack(ctx, i)
+	if ctx.Err() != nil {
+		return Result{}, ctx.Err()
+	}
+	if to == "" {
+		return c.degrade(fmt.Errorf("no other release is whole"))
+	}
+	if to != i.From {
+		i.From = to
+		if err := c.save(); err != nil {
+			return Result{}, err
+		}
+	}
+	return c.settleBack(ctx)
+}
+
+// acceptByHand takes what a person made `current` for an order. A pin that is younger
+// than the change is the later order and stays.
+func (c *cycle) acceptByHand() error {
+	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
+	if r := c.st.Running; r != nil && r.Version != c.cur.Version {
+		c.st.Previous = r
+	}
+	c.st.Running = c.release(c.cur.Version)
+	if c.pin == nil || c.pin.Release != c.cur.Version && c.pin.Time().Before(c.cur.Changed) {
+		pin := node.Pin{Release: c.cur.Version, At: c.now().UnixMilli(), Reason: "changed by hand"}
+		if !c.dry {
+			if err := c.dir.SavePin(pin); err != nil {
+				return err
+			}
+		}
+		c.pin = &pin
+	}
+	c.warn("`current` was changed to %s by hand: kept, and held as a pin; `puller --unpin` follows the channel again", c.cur.Version)
+	if err := c.save(); err != nil {
+		return err
+	}
+	c.record(node.Event{Event: "changed by hand", To: c.cur.Version})
+	return nil
+}
+
+// restore makes the first whole release `current` again that ran here. If there is
+// none, the node is as before its first install.
+func (c *cycle) restore(ctx context.Context) (Result, error) {
+	candidates := []string{version(c.st.Running), "", version(c.st.LastGood), version(c.st.Previous)}
+	if c.st.Intent != nil {
+		candidates[1] = c.st.Intent.From
+	}
+	for _, v := range candidates {
+		if v == "" {
+			continue
+		}
+		if err := c.holds(ctx, v); err != nil {
+			if ctx.Err() != nil {
+				return Result{}, ctx.Err()
+			}
+			c.log.Warn("cannot restore it", "version", v, "cause", err)
+			continue
+		}
+		c.warn("`current` was missing or named nothing: %s was made current again", v)
+		c.st.Intent = nil
+		return c.activate(ctx, target{Version: v, Manifest: c.release(v).Manifest})
+	}
+	if c.st.Running != nil || c.st.Intent != nil {
+		c.warn("`current` is missing, and no release that ran here is whole: goes on as a first install")
+		c.st.Running, c.st.LastGood, c.st.Previous, c.st.Intent, c.st.Retry = nil, nil, nil, nil, nil
+		if err := c.save(); err != nil {
+			return Result{}, err
+		}
+		c.record(node.Event{Event: "nothing left", At: canon.At(c.now())})
+	}
+	return Result{}, nil
+}

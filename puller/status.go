@@ -1,0 +1,195 @@
+package puller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"makenot.work/sando/channels"
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/node"
+)
+
+// Status is what is known of this node without asking anybody.
+type Status struct {
+	App       string         `json:"app"`
+	Node      string         `json:"node"`
+	Tier      string         `json:"tier"`
+	Root      string         `json:"root"`
+	Reason    reason.Code    `json:"reason"`
+	Message   string         `json:"message"` // why, and what happens next
+	Running   *node.Release  `json:"running,omitempty"`
+	Wanted    *Wanted        `json:"wanted,omitempty"`
+	Channel   *ChannelStatus `json:"channel,omitempty"`
+	Pin       *node.Pin      `json:"pin,omitempty"`
+	Intent    *node.Intent   `json:"intent,omitempty"`
+	LastGood  *node.Release  `json:"last_good,omitempty"`
+	Previous  *node.Release  `json:"previous,omitempty"`
+	Retry     *node.Retry    `json:"retry,omitempty"`
+	Blocked   []node.Block   `json:"blocked"`
+	Releases  []string       `json:"releases"`
+	Trust     int64          `json:"trust,omitempty"` // version of the newest trust held
+	Rewritten bool           `json:"rewritten,omitempty"`
+	LastCycle canon.Time     `json:"last_cycle,omitzero"`
+	Last      node.Outcome   `json:"last"`
+	Warnings  []string       `json:"warnings,omitempty"`
+}
+
+// Wanted is what should run.
+type Wanted struct {
+	Version  string        `json:"version"`
+	Manifest layout.Digest `json:"manifest,omitempty"`
+	By       string        `json:"by"` // "pin" or "channel"
+}
+
+// ChannelStatus is the last accepted state of the tier's channel.
+type ChannelStatus struct {
+	Version string     `json:"version"`
+	Seq     int64      `json:"seq"`
+	Issued  canon.Time `json:"issued"`
+	Expires canon.Time `json:"expires,omitzero"`
+	Rollout int64      `json:"rollout"`
+	Hotfix  string     `json:"hotfix,omitempty"`
+}
+
+// Status reads the node's own files. It changes nothing, waits for nothing, and needs
+// no lock; so what it shows may be in the middle of a cycle.
+func (p *Puller) Status(ctx context.Context) (Status, error) {
+	c := &cycle{Puller: p, opts: Options{Offline: true}, dry: true}
+	s := Status{App: p.cfg.App, Node: p.cfg.Node, Tier: p.cfg.Tier, Root: p.cfg.Root, Blocked: []node.Block{}, Releases: []string{}}
+	if err := c.load(); err != nil {
+		return s, err
+	}
+	pinErr := c.loadPin()
+	if err := c.loadTrust(); err != nil {
+		c.warn("%s", err)
+	} else {
+		s.Trust = c.trust.Version
+	}
+	if err := c.loadChannel(); err != nil {
+		return s, err
+	}
+	if err := c.describe(&s); err != nil {
+		return s, err
+	}
+	s.Reason, s.Message = c.headline(pinErr)
+	s.Warnings = c.warnings
+	return s, nil
+}
+
+func (c *cycle) describe(s *Status) error {
+	st := c.st
+	if c.cur.Version != "" {
+		s.Running = c.release(c.cur.Version)
+	}
+	s.Pin, s.Intent, s.LastGood, s.Previous, s.Retry = c.pin, st.Intent, st.LastGood, st.Previous, st.Retry
+	s.Blocked, s.Rewritten, s.Last = st.Blocked, st.Rewritten, st.Last
+	if ch := c.channel; ch != nil {
+		s.Wanted = &Wanted{ch.Version, ch.Manifest, "channel"}
+		s.Channel = channelStatus(ch.Channel)
+	}
+	if c.pin != nil {
+		s.Wanted = &Wanted{c.pin.Release, c.pin.Manifest, "pin"}
+	}
+	if t := c.dir.LastCycle(); !t.IsZero() {
+		s.LastCycle = canon.At(t)
+	}
+	versions, err := c.dir.Releases()
+	s.Releases = append(s.Releases, versions...)
+	return err
+}
+
+func channelStatus(ch *channels.Channel) *ChannelStatus {
+	return &ChannelStatus{ch.Version, ch.Seq, ch.Issued, ch.Expires, int64(ch.Rollout), ch.Hotfix}
+}
+
+// headline says in one code and one sentence how this node is.
+func (c *cycle) headline(pinErr error) (reason.Code, string) {
+	switch f := diagnose(c.st, c.cur); f {
+	case fine:
+	case odd:
+		return reason.Config, c.cur.Odd
+	case switched:
+		return reason.Probation, fmt.Sprintf("%s was swapped in %s and has not proven itself yet; if no puller is running, the next `puller` goes on, and goes back to %s if it fails", c.st.Intent.To, c.age(c.st.Intent.Started), orNone(c.st.Intent.From))
+	case goingBack:
+		return reason.Probation, fmt.Sprintf("%s failed, and the way back to %s is not finished; if no puller is running, the next `puller` finishes it; it failed with: %s", c.st.Intent.To, c.st.Intent.From, c.st.Intent.Cause)
+	default:
+		return reason.IO, string(f) + ": the next `puller` mends it"
+	}
+	if pinErr != nil {
+		return reason.Of(pinErr), pinErr.Error()
+	}
+	d := decide(c.facts())
+	if d.Warning != "" {
+		c.warn("%s", d.Warning)
+	}
+	last := c.st.Last
+	if last.Reason.Exit() != 0 && last.Reason != "" && (d.Act || d.Reason.Exit() == 0 || d.Reason == reason.Stale) {
+		return last.Reason, last.Message
+	}
+	if d.Act {
+		return reason.IO, fmt.Sprintf("%s is wanted and does not run yet: the next `puller` activates it", d.Target.Version)
+	}
+	return d.Reason, d.Message
+}
+
+func (c *cycle) age(t canon.Time) string {
+	return fmt.Sprintf("%s ago", c.now().Sub(t.Time).Round(time.Second))
+}
+
+// History returns the last n events of this node, oldest first.
+func (p *Puller) History(n int) ([]node.Event, error) { return p.dir.History(n) }
+
+// Verified is what Verify found of one release.
+type Verified struct {
+	Version string        `json:"version"`
+	Current bool          `json:"current,omitempty"`
+	Reason  reason.Code   `json:"reason"` // "current" when whole
+	Message string        `json:"message,omitempty"`
+	Digest  layout.Digest `json:"manifest,omitempty"`
+	Bytes   int64         `json:"bytes,omitempty"`
+	Entries int64         `json:"entries,omitempty"`
+}
+
+// Verify hashes the releases of this node, all of them or those of the given versions,
+// and compares each with its manifest. A release of another deployer is listed with
+// nothing to compare. The error is the first damage.
+func (p *Puller) Verify(ctx context.Context, versions []string) ([]Verified, error) {
+	cur, err := p.dir.Current()
+	if err != nil {
+		return nil, err
+	}
+	if len(versions) == 0 {
+		if versions, err = p.dir.Releases(); err != nil {
+			return nil, err
+		}
+	}
+	found := []Verified{}
+	var first error
+	for _, v := range versions {
+		if err := layout.CheckVersion(v); err != nil {
+			return nil, reason.Wrap(reason.Config, err)
+		}
+		rel, err := p.dir.Verify(ctx, v)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		r := Verified{Version: v, Current: v == cur.Version, Reason: reason.Current}
+		switch {
+		case errors.Is(err, node.ErrForeign):
+			r.Message = "made by another deployer: nothing to compare it with"
+		case err != nil:
+			r.Reason, r.Message = reason.Of(err), err.Error()
+			if first == nil {
+				first = err
+			}
+		default:
+			r.Digest, r.Bytes, r.Entries = rel.Digest, rel.Bundle.Unpacked, rel.Bundle.Entries
+		}
+		found = append(found, r)
+	}
+	return found, first
+}

@@ -1,0 +1,175 @@
+package puller
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"makenot.work/sando/channels"
+	"makenot.work/sando/channels/repo"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/node"
+	"makenot.work/sando/signing"
+)
+
+// trusted is the newest trust that the node holds.
+type trusted struct {
+	forgot bool // the operator's reset: the counters do not count any more
+	trust  *signing.Trust
+}
+
+// loadTrust reads the operator's anchor and the chain that was walked from it. The
+// newest valid version counts. An anchor that is newer than the chain replaces it; one
+// that contradicts it is the operator's reset.
+func (c *cycle) loadTrust() error {
+	if c.trust != nil {
+		return nil
+	}
+	doc, anchor, err := c.anchor()
+	if err != nil {
+		return err
+	}
+	chain, err := c.chain()
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(chain) == 0:
+	case anchor.Version > chain[len(chain)-1].Version:
+		c.log.Info("the anchor is newer than the trust chain and replaces it", "version", anchor.Version)
+		if err := c.forgetTrust(false); err != nil {
+			return err
+		}
+	case !contains(chain, anchor, doc):
+		c.warn("%s contradicts the trust that this node had walked to (version %d): taken for the operator's reset; walked trust and counters are forgotten", c.cfg.Trust, chain[len(chain)-1].Version)
+		if err := c.forgetTrust(true); err != nil {
+			return err
+		}
+		c.record(node.Event{Event: "trust reset", Message: "the anchor was replaced by the operator"})
+	default:
+		c.trust = chain[len(chain)-1].Trust
+		return nil
+	}
+	if err := c.saveTrust(anchor.Version, signing.Signed{Doc: doc}); err != nil {
+		return err
+	}
+	c.trust = anchor
+	return nil
+}
+
+// link is one version of the chain.
+type link struct {
+	*signing.Trust
+	doc []byte
+}
+
+func contains(chain []link, anchor *signing.Trust, doc []byte) bool {
+	for _, l := range chain {
+		if l.Version == anchor.Version {
+			return bytes.Equal(l.doc, doc)
+		}
+	}
+	return false
+}
+
+// anchor reads the trust file that the operator put on this node.
+func (c *cycle) anchor() ([]byte, *signing.Trust, error) {
+	f, err := os.Open(c.cfg.Trust)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s is missing: copy trust.json of the builder there, and compare its fingerprint", c.cfg.Trust)
+	}
+	if err != nil {
+		return nil, nil, reason.Errorf(reason.Config, "trust anchor: %w", err)
+	}
+	defer f.Close()
+	doc, err := io.ReadAll(io.LimitReader(f, layout.MaxTrust+1))
+	if err != nil {
+		return nil, nil, reason.Errorf(reason.IO, "trust anchor: %w", err)
+	}
+	t, err := signing.ParseTrust(doc)
+	if err != nil {
+		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s: %w", c.cfg.Trust, err)
+	}
+	if t.App != c.cfg.App {
+		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s is for app %q, want %q", c.cfg.Trust, t.App, c.cfg.App)
+	}
+	return doc, t, nil
+}
+
+// chain reads the stored versions, from the first up to the last that follows from the
+// one before it.
+func (c *cycle) chain() ([]link, error) {
+	versions, err := c.dir.TrustVersions()
+	if err != nil {
+		return nil, err
+	}
+	var chain []link
+	for _, n := range versions {
+		doc, err := c.dir.Trust(n)
+		if err != nil {
+			return nil, err
+		}
+		next, err := c.follows(chain, n, doc)
+		if err != nil {
+			c.warn("stored trust version %d is ignored: %s", n, err)
+			break
+		}
+		chain = append(chain, link{next, doc})
+	}
+	return chain, nil
+}
+
+func (c *cycle) follows(chain []link, n int64, doc []byte) (*signing.Trust, error) {
+	t, err := signing.ParseTrust(doc)
+	if err != nil {
+		return nil, err
+	}
+	if t.Version != n {
+		return nil, fmt.Errorf("it says version %d", t.Version)
+	}
+	if len(chain) == 0 {
+		return t, nil // the anchor was compared with it when it was stored
+	}
+	held := chain[len(chain)-1].Trust
+	kids := append(held.Kids(signing.RoleRoot), t.Kids(signing.RoleRoot)...)
+	sigs, err := c.dir.TrustSignatures(n, kids)
+	if err != nil {
+		return nil, err
+	}
+	return channels.Step(held, signing.Signed{Doc: doc, Sigs: sigs})
+}
+
+// walkTrust follows the chain of the channel repo from the newest version held.
+func (c *cycle) walkTrust(snap *repo.Snapshot) error {
+	t, err := snap.Walk(c.trust, func(next *signing.Trust, s signing.Signed) error {
+		if err := c.saveTrust(next.Version, s); err != nil {
+			return err
+		}
+		c.log.Info("trust", "version", next.Version)
+		c.record(node.Event{Event: "trust", Message: fmt.Sprintf("version %d is in force", next.Version)})
+		return nil
+	})
+	c.trust = t
+	return err
+}
+
+func (c *cycle) saveTrust(n int64, s signing.Signed) error {
+	if c.dry {
+		return nil
+	}
+	return c.dir.SaveTrust(n, s.Doc, s.Sigs)
+}
+
+func (c *cycle) forgetTrust(counters bool) error {
+	if counters {
+		c.channel, c.forgot = nil, true
+	}
+	if c.dry {
+		return nil
+	}
+	return c.dir.ForgetTrust(counters)
+}
