@@ -1,0 +1,183 @@
+package archive
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"makenot.work/sando/internal/durable"
+)
+
+// bigBundle makes a directory as large as a real bundle: two binaries of 70 MB, from
+// those of the Go toolchain, and 300 small files, from its sources.
+func bigBundle(tb testing.TB) string {
+	tb.Helper()
+	out, err := exec.CommandContext(tb.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		tb.Skip("SKIP: needs the go command:", err)
+	}
+	goroot := strings.TrimSpace(string(out))
+	tools, err := filepath.Glob(goroot + "/pkg/tool/*/*")
+	if err != nil || len(tools) == 0 {
+		tb.Skip("SKIP: needs the tools of the Go toolchain below", goroot)
+	}
+	dir := filepath.Join(tb.TempDir(), "bundle")
+	var pool []byte
+	for _, name := range append(tools, goroot+"/bin/go") {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		pool = append(pool, data...)
+	}
+	const size = 70 << 20
+	for len(pool) < 2*size { // what repeats is farther away than the window is wide
+		pool = append(pool, pool...)
+	}
+	write(tb, filepath.Join(dir, "server"), pool[:size], 0o755)
+	write(tb, filepath.Join(dir, "admin"), pool[size:2*size], 0o755)
+	sources, err := filepath.Glob(goroot + "/src/*/*.go")
+	if err != nil || len(sources) < 300 {
+		tb.Skip("SKIP: needs the sources of the Go toolchain below", goroot)
+	}
+	for i, name := range sources[:300] {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		write(tb, filepath.Join(dir, "static", fmt.Sprint(i%7), filepath.Base(name)+fmt.Sprint(i)), data, 0o644)
+	}
+	return dir
+}
+
+func write(tb testing.TB, name string, data []byte, perm os.FileMode) {
+	tb.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(name, data, perm); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Chmod(name, perm); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// BenchmarkUnpackAndSync measures what a node does with a bundle that it has fetched
+// (hash of the tarball, unpacking with the hash of the tree, syncfs) side by side with
+// "tar --zstd -xf" and "sync", and reports the ratio of the medians.
+func BenchmarkUnpackAndSync(b *testing.B) {
+	if _, err := exec.LookPath("zstd"); err != nil {
+		b.Skip("SKIP: needs tar with zstd")
+	}
+	tarball, want := packFile(b, bigBundle(b))
+	base := b.TempDir()
+	var ours, tars []time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		tars = append(tars, timed(b, base, func(dst string) error {
+			return exec.CommandContext(b.Context(), "sh", "-c", `tar --zstd -xf "$1" -C "$2" && sync`, "sh", tarball, dst).Run()
+		}))
+		b.StartTimer()
+		ours = append(ours, timed(b, base, func(dst string) error { return fetched(b.Context(), tarball, base, dst, want) }))
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(ours).Seconds(), "sando-s")
+	b.ReportMetric(median(tars).Seconds(), "tar-s")
+	b.ReportMetric(median(ours).Seconds()/median(tars).Seconds(), "ratio")
+}
+
+// fetched does with a tarball what a node does before the release is renamed to its
+// place.
+func fetched(ctx context.Context, tarball, base, dst string, want Want) error {
+	sync, err := os.Open(base)
+	if err != nil {
+		return err
+	}
+	defer sync.Close()
+	f, err := os.Open(tarball)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(sha256.New(), f); err != nil {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dst)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if _, err := Unpack(ctx, f, root, want, nil); err != nil {
+		return err
+	}
+	return durable.SyncFS(sync)
+}
+
+// timed runs do with a new directory in base, from a disk that is at rest. Of what it
+// made the small files stay, because ext4 takes long over new files when many were
+// deleted a moment before; the large ones give their memory to the next run.
+func timed(b *testing.B, base string, do func(dst string) error) time.Duration {
+	b.Helper()
+	dst, err := os.MkdirTemp(base, "dst")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := exec.CommandContext(b.Context(), "sync").Run(); err != nil {
+		b.Fatal(err)
+	}
+	start := time.Now()
+	if err := do(dst); err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(start)
+	for _, name := range []string{"server", "admin"} {
+		if err := os.Remove(filepath.Join(dst, name)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return took
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// packFile packs dir into a file.
+func packFile(tb testing.TB, dir string) (string, Want) {
+	tb.Helper()
+	name := filepath.Join(tb.TempDir(), "bundle.tar.zst")
+	f, err := os.Create(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer root.Close()
+	info, _, err := Pack(tb.Context(), f, root, testTime, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return name, wanted(info)
+}
+
+var testTime = time.Unix(1780434000, 0) // 2026-06-02T21:00:00Z
+
+func wanted(info Info) Want {
+	return Want{Unpacked: info.Unpacked, Entries: info.Entries, Tree: info.Tree, MTime: testTime}
+}
