@@ -93,7 +93,7 @@ func parseBundle(data []byte) (message, error) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return m, errors.New("bundle is not one JSON document in UTF-8")
 	}
-	top, err := object("bundle", data, "mediaType", "verificationMaterial", "messageSignature")
+	top, err := object("bundle", data, fields{"mediaType", "verificationMaterial", "messageSignature"}, nil)
 	if err != nil {
 		return m, err
 	}
@@ -103,7 +103,7 @@ func parseBundle(data []byte) (message, error) {
 	if err := checkMaterial(top["verificationMaterial"]); err != nil {
 		return m, err
 	}
-	sig, err := object("messageSignature", top["messageSignature"], "messageDigest", "signature")
+	sig, err := object("messageSignature", top["messageSignature"], fields{"messageDigest", "signature"}, nil)
 	if err != nil {
 		return m, err
 	}
@@ -119,11 +119,11 @@ func parseBundle(data []byte) (message, error) {
 // checkMaterial accepts the public key's hint and refuses all that would need a
 // certificate, a log or a clock to verify.
 func checkMaterial(data json.RawMessage) error {
-	f, err := object("verificationMaterial", data, "publicKey", "tlogEntries?", "timestampVerificationData?")
+	f, err := object("verificationMaterial", data, fields{"publicKey"}, fields{"tlogEntries", "timestampVerificationData"})
 	if err != nil {
 		return err
 	}
-	key, err := object("publicKey", f["publicKey"], "hint?")
+	key, err := object("publicKey", f["publicKey"], nil, fields{"hint"})
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func checkMaterial(data json.RawMessage) error {
 		return err
 	}
 	if stamps, ok := f["timestampVerificationData"]; ok {
-		f, err := object("timestampVerificationData", stamps, "rfc3161Timestamps?")
+		f, err := object("timestampVerificationData", stamps, nil, fields{"rfc3161Timestamps"})
 		if err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func checkEmpty(name string, list json.RawMessage) error {
 }
 
 func parseDigest(data json.RawMessage) ([]byte, error) {
-	f, err := object("messageDigest", data, "algorithm", "digest")
+	f, err := object("messageDigest", data, fields{"algorithm", "digest"}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -167,13 +167,16 @@ func parseDigest(data json.RawMessage) ([]byte, error) {
 	return base64Text("digest", f["digest"])
 }
 
-// object splits valid JSON that is an object with exactly the given fields, each once
-// and none of them null. A name with a question mark may be absent.
-func object(name string, data []byte, fields ...string) (map[string]json.RawMessage, error) {
+type fields []string
+
+// object splits valid JSON that is an object with all of the required fields, perhaps
+// with optional ones, each once, none of them null, and no others.
+func object(name string, data []byte, required, optional fields) (map[string]json.RawMessage, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return nil, fmt.Errorf("%s is not an object", name)
 	}
+	known := slices.Concat(required, optional)
 	found := map[string]json.RawMessage{}
 	for dec.More() {
 		t, err := dec.Token()
@@ -181,8 +184,8 @@ func object(name string, data []byte, fields ...string) (map[string]json.RawMess
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		key, _ := t.(string)
-		if !slices.Contains(fields, key) && !slices.Contains(fields, key+"?") {
-			return nil, fmt.Errorf("%s: field %q is not one of %s", name, key, strings.Join(fields, " "))
+		if !slices.Contains(known, key) {
+			return nil, fmt.Errorf("%s: field %q is not one of %s", name, key, strings.Join(known, ", "))
 		}
 		if _, ok := found[key]; ok {
 			return nil, fmt.Errorf("%s: field %q is there twice", name, key)
@@ -196,8 +199,8 @@ func object(name string, data []byte, fields ...string) (map[string]json.RawMess
 		}
 		found[key] = value
 	}
-	for _, f := range fields {
-		if _, ok := found[f]; !ok && !strings.HasSuffix(f, "?") {
+	for _, f := range required {
+		if _, ok := found[f]; !ok {
 			return nil, fmt.Errorf("%s: field %q is missing", name, f)
 		}
 	}
