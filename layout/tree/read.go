@@ -24,7 +24,7 @@ import (
 func Read(ctx context.Context, root *os.Root) ([]Entry, error) {
 	var entries []Entry
 	buf := make([]byte, 256<<10)
-	err := walk(ctx, root, "", layout.MetaDir, func(dir *os.Root, name string, f Found) error {
+	visit := func(dir *os.Root, name string, f Found) error {
 		e := Entry{Path: f.Path, Sum: NoSum}
 		var err error
 		if e.Kind, err = exactKind(f); err != nil {
@@ -40,8 +40,8 @@ func Read(ctx context.Context, root *os.Root) ([]Entry, error) {
 		}
 		entries = append(entries, e)
 		return nil
-	})
-	if err != nil {
+	}
+	if err := (walker{skip: layout.MetaDir, visit: visit}).walk(ctx, root, ""); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(entries, byPath)
@@ -84,21 +84,27 @@ func ticker(ctx context.Context) io.Writer {
 }
 
 // OpenSame opens the regular file name in dir for reading, and makes sure that it is
-// the one that info describes, whatever was put in its place meanwhile.
+// still as info describes it, and not another one that was put in its place.
 func OpenSame(dir *os.Root, name string, info fs.FileInfo) (*os.File, error) {
 	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo must not hold us up
 	if err != nil {
 		return nil, err
 	}
 	now, err := f.Stat()
-	if err == nil && !os.SameFile(now, info) {
-		err = fmt.Errorf("%w: %q was replaced while it was read", ErrTree, name)
+	if err == nil && !unchanged(now, info) {
+		err = fmt.Errorf("%w: %q was changed while the tree was read", ErrTree, name)
 	}
 	if err != nil {
 		f.Close() // was only read
 		return nil, err
 	}
 	return f, nil
+}
+
+// unchanged compares more than the inode, because its number may be given to another
+// file as soon as it is free.
+func unchanged(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.Mode() == b.Mode() && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 // Found is a directory, regular file or link in a directory that was walked.
@@ -114,22 +120,27 @@ type Found struct {
 // Modes are for the caller to judge.
 func Scan(ctx context.Context, root *os.Root) ([]Found, error) {
 	var all []Found
-	err := walk(ctx, root, "", "", func(_ *os.Root, _ string, f Found) error {
+	visit := func(_ *os.Root, _ string, f Found) error {
 		all = append(all, f)
 		return nil
-	})
-	if err != nil {
+	}
+	if err := (walker{visit: visit}).walk(ctx, root, ""); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(all, func(a, b Found) int { return cmp.Compare(a.Path, b.Path) })
 	return all, nil
 }
 
-// walk calls visit for all that is in dir and below, in no order, but a directory
-// comes before what is in it. prefix is the path of dir with a slash behind it, skip a
-// path to leave out. It holds one descriptor for each level, of which layout.MaxDepth
-// bounds the number.
-func walk(ctx context.Context, dir *os.Root, prefix, skip string, visit func(dir *os.Root, name string, f Found) error) error {
+// walker calls visit for what it finds: in no order, but a directory comes before what
+// is in it.
+type walker struct {
+	skip  string // a path to leave out
+	visit func(dir *os.Root, name string, f Found) error
+}
+
+// walk visits what is in dir and below; prefix is the path of dir with a slash behind
+// it. One descriptor is open for each level, and layout.MaxDepth bounds their number.
+func (w walker) walk(ctx context.Context, dir *os.Root, prefix string) error {
 	names, err := readNames(dir)
 	if err != nil {
 		return fmt.Errorf("directory %q: %w", prefix, err)
@@ -138,27 +149,28 @@ func walk(ctx context.Context, dir *os.Root, prefix, skip string, visit func(dir
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if prefix+name == skip {
+		if prefix+name == w.skip {
 			continue
 		}
 		f, err := look(dir, name, prefix+name)
 		if err != nil {
 			return err
 		}
-		if err := visit(dir, name, f); err != nil {
+		if err := w.visit(dir, name, f); err != nil {
 			return err
 		}
 		if !f.Info.IsDir() {
 			continue
 		}
-		if err := walkInto(ctx, dir, name, f, skip, visit); err != nil {
+		if err := w.into(ctx, dir, name, f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func walkInto(ctx context.Context, dir *os.Root, name string, f Found, skip string, visit func(*os.Root, string, Found) error) error {
+// into walks the directory f, which dir has under name.
+func (w walker) into(ctx context.Context, dir *os.Root, name string, f Found) error {
 	sub, err := dir.OpenRoot(name)
 	if err != nil {
 		return fmt.Errorf("directory %q: %w", f.Path, err)
@@ -169,9 +181,9 @@ func walkInto(ctx context.Context, dir *os.Root, name string, f Found, skip stri
 		return fmt.Errorf("directory %q: %w", f.Path, err)
 	}
 	if !os.SameFile(now, f.Info) {
-		return fmt.Errorf("%w: directory %q was replaced while it was read", ErrTree, f.Path)
+		return fmt.Errorf("%w: directory %q was replaced while the tree was read", ErrTree, f.Path)
 	}
-	return walk(ctx, sub, f.Path+"/", skip, visit)
+	return w.walk(ctx, sub, f.Path+"/")
 }
 
 func readNames(dir *os.Root) (names []string, err error) {
