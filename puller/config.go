@@ -121,12 +121,6 @@ func (c *Config) complete() error {
 }
 
 func (c *Config) completeRest() (err error) {
-	if err := repo.Check(c.repo()); err != nil {
-		return fmt.Errorf("channels: %w", err)
-	}
-	if err := bucket.Check(c.bucket()); err != nil {
-		return fmt.Errorf("storage: %w", err)
-	}
 	if err := c.probe().Check(); err != nil {
 		return fmt.Errorf("health: %w", err)
 	}

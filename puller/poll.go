@@ -44,7 +44,6 @@ func (c *cycle) poll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer snap.Close()
 	return c.read(snap)
 }
 
@@ -67,7 +66,7 @@ func (c *cycle) read(snap *repo.Snapshot) error {
 	}
 	ch, news, err := channels.Accept(c.trust, c.cfg.App, c.cfg.Tier, signed, last)
 	if err != nil {
-		return fmt.Errorf("read channel %q: %w", c.cfg.Tier, err)
+		return err
 	}
 	if news {
 		if err := c.accept(ch, signed); err != nil {

@@ -76,7 +76,7 @@ func (c *cycle) replace(ctx context.Context, t target, damage error) (target, er
 	if err != nil {
 		return t, err
 	}
-	if err := c.dir.Trash(t.Version); err != nil {
+	if err := errors.Join(c.dir.Trash(t.Version), c.dir.EmptyTrash()); err != nil {
 		return t, err
 	}
 	return c.unpack(ctx, t, p)
@@ -197,7 +197,7 @@ func (c *cycle) manifest(ctx context.Context, t target) ([]byte, error) {
 		return nil, fmt.Errorf("read manifest of %q: %w", t.Version, err)
 	}
 	if got := layout.Sum(doc); t.Manifest != "" && got != t.Manifest {
-		return nil, reason.Errorf(reason.Mismatch, "manifest of %s: digest is %s, want %s: the object %s was altered; publish it again, or restore it", t.Version, got, t.Manifest, key)
+		return nil, reason.Errorf(reason.Mismatch, "manifest of %s: digest is %s, want %s: the object %s was altered in the storage; restore it, or release under a new version", t.Version, got, t.Manifest, key)
 	}
 	return doc, nil
 }
@@ -274,9 +274,9 @@ func (c *cycle) room(b layout.Bundle) error {
 	return c.dir.Space(bytes, inodes)
 }
 
-// fetch downloads a tarball to a file of its own, hashing what it writes. The file is
-// returned at its beginning; nothing in it was looked at.
-func (c *cycle) fetch(ctx context.Context, t target, b layout.Bundle) (f *os.File, err error) {
+// fetch downloads a tarball to a file of its own. The file is returned at its
+// beginning; its hash is the one in the manifest, and nothing in it was looked at.
+func (c *cycle) fetch(ctx context.Context, t target, b layout.Bundle) (*os.File, error) {
 	key := layout.ReleaseKey(c.cfg.App, t.Version, b.Name)
 	body, _, err := c.bucket.Get(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -286,51 +286,65 @@ func (c *cycle) fetch(ctx context.Context, t target, b layout.Bundle) (f *os.Fil
 		return nil, err
 	}
 	defer body.Close()
-	f, err = os.OpenFile(c.dir.Path("fetch", b.Name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(c.dir.Path("fetch", b.Name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, node.Fault(err)
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	add, done := c.meter("fetch", b.Size)
-	defer done()
-	h := sha256.New()
-	if err := copyAtMost(ctx, io.MultiWriter(f, h), body, b.Size+1, add); err != nil {
-		return nil, node.Fault(err)
-	}
-	if n, err := f.Seek(0, io.SeekCurrent); err != nil || n != b.Size {
-		return nil, reason.Errorf(reason.Mismatch, "size is not %d bytes: the object was altered in the storage; publish it again", b.Size)
-	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != b.SHA256 {
-		return nil, reason.Errorf(reason.Mismatch, "sha256 is %s, want %s: the object was altered in the storage; publish it again", got, b.SHA256)
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, node.Fault(err)
+	if err := c.download(ctx, f, body, b); err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, err
 	}
 	return f, nil
 }
 
-func copyAtMost(ctx context.Context, w io.Writer, r io.Reader, max int64, add func(int64)) error {
+// download writes body to f, hashing what it writes, and reads one byte more than the
+// manifest says at most.
+func (c *cycle) download(ctx context.Context, f *os.File, body io.Reader, b layout.Bundle) error {
+	add, done := c.meter("fetch", b.Size)
+	defer done()
+	h := sha256.New()
+	n, err := copyAtMost(ctx, io.MultiWriter(f, h), body, b.Size+1, add)
+	if err != nil {
+		return node.Fault(err)
+	}
+	if n != b.Size {
+		return reason.Errorf(reason.Mismatch, "size is %s, want %d bytes: the object was altered in the storage; restore it, or release under a new version", sizeFound(n, b.Size), b.Size)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != b.SHA256 {
+		return reason.Errorf(reason.Mismatch, "sha256 is %s, want %s: the object was altered in the storage; restore it, or release under a new version", got, b.SHA256)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return node.Fault(err)
+	}
+	return nil
+}
+
+func sizeFound(n, want int64) string {
+	if n > want {
+		return "more"
+	}
+	return fmt.Sprint(n)
+}
+
+func copyAtMost(ctx context.Context, w io.Writer, r io.Reader, max int64, add func(int64)) (total int64, err error) {
 	buf := make([]byte, 256<<10)
 	r = io.LimitReader(r, max)
 	for {
 		if err := ctx.Err(); err != nil {
-			return err
+			return total, err
 		}
 		n, err := r.Read(buf)
 		if _, werr := w.Write(buf[:n]); werr != nil {
-			return werr
+			return total, werr
 		}
+		total += int64(n)
 		add(int64(n))
 		if err == io.EOF {
-			return nil
+			return total, nil
 		}
 		if err != nil {
-			return err
+			return total, err
 		}
 	}
 }

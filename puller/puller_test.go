@@ -1,0 +1,634 @@
+package puller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"makenot.work/sando/channels"
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/node"
+	"makenot.work/sando/signing"
+	"makenot.work/sando/signing/keys"
+)
+
+// two is a node that runs 1.0, with 2.0 published and not yet promoted.
+func two(t *testing.T) *world {
+	w := newWorld(t)
+	w.publish("1.0", "")
+	w.publish("2.0", "")
+	w.advance("1.0", nil)
+	w.step(reason.Updated)
+	w.runs("1.0")
+	return w
+}
+
+func TestUpdatePinUnpin(t *testing.T) {
+	w := two(t)
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	w.runs("2.0")
+	restarts := w.app.count()
+	r := w.pin("1.0", reason.Updated)
+	w.runs("1.0")
+	if r.Manifest != w.digests["1.0"] || r.From != "2.0" || w.app.count() != restarts+1 {
+		t.Errorf("pinned: %+v, %d restarts", r, w.app.count()-restarts)
+	}
+	w.step(reason.Pinned)
+	w.runs("1.0")
+	w.demand(reason.Updated)(w.puller.Unpin(t.Context(), Options{}))
+	w.runs("2.0")
+	w.step(reason.Current)
+}
+
+func TestIdleCycleReadsNothingAndWritesNothing(t *testing.T) {
+	w := two(t)
+	w.step(reason.Current)
+	b := &counting{Bucket: w.bucket}
+	w.puller.bucket = b
+	state, err := os.Stat(w.puller.dir.Path("state.json"))
+	must(t, err)
+	for range 3 {
+		w.step(reason.Current)
+	}
+	if b.n.Load() != 0 {
+		t.Errorf("%d bucket requests", b.n.Load())
+	}
+	again, err := os.Stat(w.puller.dir.Path("state.json"))
+	must(t, err)
+	if !os.SameFile(state, again) {
+		t.Error("state.json was written again")
+	}
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	if b.n.Load() == 0 {
+		t.Error("the counter counts nothing")
+	}
+}
+
+func TestNothingPromotedYet(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.puller.Step(t.Context(), Options{})
+	if reason.Of(err) != reason.Stale || !strings.Contains(err.Error(), "`builder promote b`") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestChannelFaults holds every fault of a channel to P1-P7: refused with its reason,
+// nothing changed, the counter neither, and the next good state updates.
+func TestChannelFaults(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault func(w *world, doc []byte, sigs signing.Signatures) map[string][]byte
+		want  reason.Code
+		text  string
+	}{
+		"byte flipped in the channel": {func(w *world, doc []byte, sigs signing.Signatures) map[string][]byte {
+			return channelFiles("b", flip(doc), sigs)
+		}, reason.Signature, "docs/trust.md"},
+		"byte flipped in the signature": {func(w *world, doc []byte, sigs signing.Signatures) map[string][]byte {
+			for kid := range sigs {
+				sigs[kid] = flip(sigs[kid])
+			}
+			return channelFiles("b", doc, sigs)
+		}, reason.Signature, "docs/trust.md"},
+		"signature missing": {func(w *world, doc []byte, sigs signing.Signatures) map[string][]byte {
+			files := channelFiles("b", doc, sigs)
+			for name := range files {
+				if strings.Contains(name, "sigstore") {
+					files[name] = nil
+				}
+			}
+			return files
+		}, reason.Signature, "docs/trust.md"},
+		"another tier's file": {func(w *world, doc []byte, sigs signing.Signatures) map[string][]byte {
+			return channelFiles("b", doc, sigs)
+		}, reason.Policy, "were swapped"},
+		"replay": {func(w *world, _ []byte, _ signing.Signatures) map[string][]byte {
+			doc, sigs := w.state("1.0", func(c *channels.Channel) { c.Seq = 5 })
+			return channelFiles("b", doc, sigs)
+		}, reason.Replay, "builder promote b --version"},
+		"removed": {func(w *world, doc []byte, _ signing.Signatures) map[string][]byte {
+			return map[string][]byte{"channels/b.json": nil}
+		}, reason.Stale, "what runs stays"},
+		"a trust version that nobody has": {func(w *world, _ []byte, _ signing.Signatures) map[string][]byte {
+			doc, sigs := w.state("2.0", func(c *channels.Channel) { c.Trust = 2 })
+			return channelFiles("b", doc, sigs)
+		}, reason.Signature, "trust version 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := two(t)
+			before, restarts := w.counter(), w.app.count()
+			change := func(*channels.Channel) {}
+			if name == "another tier's file" {
+				change = func(c *channels.Channel) { c.Channel = "a" }
+			}
+			doc, sigs := w.state("2.0", change)
+			w.push(c.fault(w, doc, sigs))
+			r := w.step(c.want)
+			if !strings.Contains(r.Message, c.text) {
+				t.Errorf("message %q does not say %q", r.Message, c.text)
+			}
+			w.runs("1.0")
+			if w.counter() != before || w.app.count() != restarts {
+				t.Error("the counter moved, or the app was restarted")
+			}
+			w.advance("2.0", nil)
+			w.step(reason.Updated)
+			w.runs("2.0")
+		})
+	}
+}
+
+func flip(b []byte) []byte {
+	b = append([]byte{}, b...)
+	b[len(b)/2] ^= 1
+	return b
+}
+
+// TestBundleFaults: the channel is accepted, nothing is activated, and once the bucket
+// is right again the same state updates.
+func TestBundleFaults(t *testing.T) {
+	for name, c := range map[string]struct {
+		find func(name string) bool
+		want reason.Code
+	}{
+		"tarball": {func(n string) bool { return strings.HasSuffix(n, ".tar.zst") }, reason.Mismatch},
+		"manifest": {func(n string) bool {
+			return len(n) == len("manifest-0123456789abcdef.json") && strings.HasPrefix(n, "manifest-")
+		}, reason.Mismatch},
+		"signature": {func(n string) bool { return strings.HasSuffix(n, ".sigstore.json") }, reason.Signature},
+	} {
+		for how, spoil := range map[string]func([]byte) []byte{
+			"flipped": flip,
+			"longer":  func(b []byte) []byte { return append(append([]byte{}, b...), 'x') },
+			"shorter": func(b []byte) []byte { return b[:len(b)-9] },
+		} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				w := two(t)
+				file := w.find("2.0", c.find)
+				good, err := os.ReadFile(file)
+				must(t, err)
+				must(t, os.WriteFile(file, spoil(good), 0o644))
+				w.advance("2.0", nil)
+				before, restarts := w.counter(), w.app.count()
+				w.step(c.want)
+				w.runs("1.0")
+				if w.counter() == before {
+					t.Error("the channel was not accepted")
+				}
+				if w.app.count() != restarts {
+					t.Error("the app was restarted")
+				}
+				must(t, os.WriteFile(file, good, 0o644))
+				w.step(reason.Updated)
+				w.runs("2.0")
+			})
+		}
+	}
+}
+
+func (w *world) find(version string, is func(string) bool) string {
+	w.t.Helper()
+	entries, err := os.ReadDir(w.object(w.key(version, "")))
+	must(w.t, err)
+	for _, e := range entries {
+		if is(e.Name()) {
+			return w.object(w.key(version, e.Name()))
+		}
+	}
+	w.t.Fatal("no such object")
+	return ""
+}
+
+func TestManifestsOfTwoVersionsSwapped(t *testing.T) {
+	w := two(t)
+	one := w.object(w.key("1.0", layout.ManifestName(w.digests["1.0"])))
+	other := w.object(w.key("2.0", layout.ManifestName(w.digests["2.0"])))
+	must(t, errors.Join(os.Rename(other, other+".x"), os.Rename(one, other), os.Rename(other+".x", one)))
+	w.advance("2.0", nil)
+	w.step(reason.Mismatch)
+	w.runs("1.0")
+	// A well-signed channel that names the manifest of another version.
+	w.publish("3.0", "")
+	w.advance("3.0", func(c *channels.Channel) { c.Version = "4.0" })
+	doc, err := os.ReadFile(w.object(w.key("3.0", layout.ManifestName(w.digests["3.0"]))))
+	must(t, err)
+	w.put(w.key("4.0", layout.ManifestName(w.digests["3.0"])), doc)
+	kid := w.release.Public().Kid()
+	sig, err := w.release.Sign(doc)
+	must(t, err)
+	w.put(w.key("4.0", layout.ManifestSignature(w.digests["3.0"], kid)), sig)
+	if r := w.step(reason.Mismatch); !strings.Contains(r.Message, `is of version "3.0", want "4.0"`) {
+		t.Errorf("got %s", r.Message)
+	}
+	w.runs("1.0")
+}
+
+func TestManifestAppearsLater(t *testing.T) {
+	w := two(t)
+	doc, sigs := w.state("2.0", nil)
+	w.push(channelFiles("b", doc, sigs))
+	file := w.object(w.key("2.0", layout.ManifestName(w.digests["2.0"])))
+	must(t, os.Rename(file, file+".later"))
+	w.step(reason.IO)
+	must(t, os.Rename(file+".later", file))
+	w.step(reason.Updated)
+	w.runs("2.0")
+}
+
+func TestUnhealthyGoesBackOnceAndIsBlocked(t *testing.T) {
+	for _, how := range []string{"500", "exit"} {
+		t.Run(how, func(t *testing.T) {
+			w := two(t)
+			w.app.set("2.0", how)
+			w.advance("2.0", nil)
+			restarts := w.app.count()
+			w.step(reason.Unhealthy)
+			w.runs("1.0")
+			if n := w.app.count() - restarts; n != 2 {
+				t.Errorf("%d restarts, want 2", n)
+			}
+			for range 3 {
+				w.step(reason.Blocked)
+			}
+			w.advance("2.0", nil) // a later state with the same attempt
+			w.step(reason.Blocked)
+			if n := w.app.count() - restarts; n != 2 {
+				t.Errorf("%d restarts in the end, want 2", n)
+			}
+			w.app.set("2.0", "")
+			w.advance("2.0", func(c *channels.Channel) { c.Attempt = 2 })
+			w.step(reason.Updated)
+			w.runs("2.0")
+		})
+	}
+}
+
+func TestHealthyThenDies(t *testing.T) {
+	w := two(t)
+	w.puller.cfg.Health.StableFor = 10 * time.Second
+	w.app.started = func(v string) {
+		if v == "1.0" {
+			w.puller.cfg.Health.StableFor = 0 // for the way back
+		}
+		time.AfterFunc(20*time.Millisecond, func() { w.app.set("2.0", "500") })
+	}
+	w.advance("2.0", nil)
+	if r := w.step(reason.Unhealthy); !strings.Contains(r.Message, "was healthy for") {
+		t.Errorf("got %s", r.Message)
+	}
+	w.runs("1.0")
+}
+
+func TestBothVersionsBad(t *testing.T) {
+	w := two(t)
+	w.app.set("1.0", "500")
+	w.app.set("2.0", "500")
+	w.advance("2.0", nil)
+	w.step(reason.Degraded)
+	restarts := w.app.count()
+	for range 3 {
+		w.step(reason.Degraded)
+	}
+	if w.app.count() != restarts {
+		t.Error("it goes on restarting")
+	}
+	w.app.set("2.0", "")
+	w.pin("2.0", reason.Updated)
+	w.runs("2.0")
+}
+
+func TestFirstInstallUnhealthyStaysAndIsRetried(t *testing.T) {
+	w := newWorld(t)
+	w.publish("1.0", "")
+	w.app.set("1.0", "500")
+	w.advance("1.0", nil)
+	if r := w.step(reason.Unhealthy); !strings.Contains(r.Message, "nothing to go back to") {
+		t.Errorf("got %s", r.Message)
+	}
+	w.runs("1.0")
+	restarts := w.app.count()
+	w.step(reason.Unhealthy) // waits
+	if w.app.count() != restarts {
+		t.Error("started again at once")
+	}
+	w.app.set("1.0", "")
+	w.demand(reason.Updated)(w.puller.Step(t.Context(), Options{Now: true}))
+	w.step(reason.Current)
+	if st, _ := w.puller.dir.State(); st.Retry != nil || st.LastGood == nil {
+		t.Errorf("state %+v", st)
+	}
+}
+
+func TestPinOfABadVersionIsTriedOnceAnOrder(t *testing.T) {
+	w := two(t)
+	w.app.set("2.0", "500")
+	w.pin("2.0", reason.Unhealthy)
+	w.runs("1.0")
+	w.step(reason.Blocked)
+	w.pin("2.0", reason.Unhealthy) // a new order tries again
+	w.app.set("2.0", "")
+	w.pin("2.0", reason.Updated)
+	w.runs("2.0")
+}
+
+func TestPinOfAnUnknownVersion(t *testing.T) {
+	w := two(t)
+	if r := w.pin("9.9", reason.IO); !strings.Contains(r.Message, "puller --unpin") {
+		t.Errorf("got %s", r.Message)
+	}
+	w.runs("1.0")
+	w.demand(reason.Current)(w.puller.Unpin(t.Context(), Options{}))
+}
+
+func TestPinWithADigest(t *testing.T) {
+	w := two(t)
+	_, err := w.puller.Pin(t.Context(), "2.0", layout.Sum([]byte("other")), "")
+	if reason.Of(err) != reason.IO { // there is no such manifest
+		t.Errorf("got %v", err)
+	}
+	w.demand(reason.Updated)(w.puller.Pin(t.Context(), "2.0", w.digests["2.0"], "because"))
+	w.runs("2.0")
+}
+
+// TestPinEndsProbation: an order in the stable window is obeyed at once, and goes back
+// to what ran before the probation when it fails as well.
+func TestPinEndsProbation(t *testing.T) {
+	w := two(t)
+	w.publish("3.0", "")
+	w.puller.cfg.Health.StableFor = time.Hour
+	w.app.started = func(v string) {
+		if v == "2.0" {
+			must(t, w.puller.dir.SavePin(node.Pin{Release: "3.0", At: time.Now().UnixMilli()}))
+			w.app.set("3.0", "500")
+		}
+		if v == "1.0" {
+			w.puller.cfg.Health.StableFor = 0
+		}
+	}
+	w.advance("2.0", nil)
+	w.step(reason.Unhealthy)
+	w.runs("1.0")
+	st, err := w.puller.dir.State()
+	must(t, err)
+	if st.Intent != nil || st.Running.Version != "1.0" || len(st.Blocked) != 1 || st.Blocked[0].Version != "3.0" {
+		t.Errorf("state: %+v", st)
+	}
+}
+
+func TestPinBackDuringProbation(t *testing.T) {
+	w := two(t)
+	w.puller.cfg.Health.StableFor = time.Hour
+	w.app.started = func(v string) {
+		if v == "2.0" {
+			must(t, w.puller.dir.SavePin(node.Pin{Release: "1.0", At: time.Now().UnixMilli()}))
+		}
+		if v == "1.0" {
+			w.puller.cfg.Health.StableFor = 0
+		}
+	}
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	w.runs("1.0")
+	w.step(reason.Pinned)
+}
+
+func TestInterruptedProbationGoesOn(t *testing.T) {
+	w := two(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.puller.cfg.Health.StableFor = time.Hour
+	w.app.started = func(string) { time.AfterFunc(20*time.Millisecond, cancel) }
+	w.advance("2.0", nil)
+	_, err := w.puller.Step(ctx, Options{})
+	if !errors.Is(err, context.Canceled) || reason.Of(err) != reason.IO {
+		t.Fatalf("got %v", err)
+	}
+	w.check()
+	w.app.started = nil
+	w.puller.cfg.Health.StableFor = 0
+	w.step(reason.Updated)
+	w.runs("2.0")
+}
+
+func TestVersionOnDiskWithAnotherManifest(t *testing.T) {
+	w := two(t)
+	old := w.digests["1.0"]
+	m := w.manifest("1.0")
+	m.Source.Commit = strings.Repeat("2", 40)
+	w.publishManifest(m)
+	w.advance("1.0", nil)
+	restarts := w.app.count()
+	if r := w.step(reason.Current); !strings.Contains(r.Message, "taken over") || r.Manifest == old || w.app.count() != restarts {
+		t.Errorf("got %+v", r)
+	}
+	w.step(reason.Current)
+
+	m.Bundles[0].Tree = layout.Sum([]byte("another tree"))
+	w.publishManifest(m)
+	w.advance("1.0", nil)
+	if r := w.step(reason.Mismatch); !strings.Contains(r.Message, "release under a new version") {
+		t.Errorf("got %+v", r)
+	}
+	w.runs("1.0")
+}
+
+func (w *world) manifest(version string) *layout.Manifest {
+	w.t.Helper()
+	doc, err := os.ReadFile(w.object(w.key(version, layout.ManifestLatest)))
+	must(w.t, err)
+	m, err := layout.ParseManifest(doc)
+	must(w.t, err)
+	return m
+}
+
+func TestDamagedReleaseIsFetchedAgain(t *testing.T) {
+	w := two(t)
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	must(t, os.WriteFile(w.puller.dir.ReleasePath("1.0")+"/app", []byte("damaged"), 0o644))
+	w.pin("1.0", reason.Updated)
+	w.runs("1.0")
+}
+
+func TestForeignRelease(t *testing.T) {
+	w := two(t)
+	must(t, os.Mkdir(w.puller.dir.ReleasePath("0.1"), 0o755))
+	must(t, os.WriteFile(w.puller.dir.ReleasePath("0.1")+"/VERSION", []byte("0.1"), 0o644))
+	w.pin("0.1", reason.Updated)
+	w.runs("0.1")
+	w.demand(reason.Updated)(w.puller.Unpin(t.Context(), Options{}))
+	w.runs("1.0")
+	w.publish("0.1", "")
+	w.advance("0.1", nil)
+	w.step(reason.Mismatch)
+	w.runs("1.0")
+}
+
+func TestGarbageIsCollectedAndNeverWhatIsNeeded(t *testing.T) {
+	w := newWorld(t)
+	versions := []string{"1.0", "2.0", "3.0", "4.0", "5.0", "6.0"}
+	for _, v := range versions {
+		w.publish(v, "")
+		w.advance(v, nil)
+		w.step(reason.Updated)
+	}
+	have, err := w.puller.dir.Releases()
+	must(t, err)
+	if got := strings.Join(have, " "); got != "4.0 5.0 6.0" {
+		t.Errorf("on disk: %s", got)
+	}
+}
+
+func TestRevoked(t *testing.T) {
+	w := two(t)
+	w.trust = w.newTrust(2)
+	w.trust.Revoked = []layout.Digest{w.digests["2.0"]}
+	w.pushTrust(w.root)
+	w.advance("2.0", nil)
+	w.step(reason.Policy)
+	w.runs("1.0")
+	w.pin("2.0", reason.Policy) // it is not on disk
+	w.demand(reason.Policy)(w.puller.Unpin(t.Context(), Options{}))
+}
+
+func (w *world) pushTrust(signers ...*keys.Signer) {
+	w.t.Helper()
+	doc, sigs := w.sign(w.trust, signers...)
+	path := "trust/2.json"
+	files := map[string][]byte{path: doc}
+	for kid, sig := range sigs {
+		files[signing.SignatureFile(path, kid)] = sig
+	}
+	w.push(files)
+}
+
+func TestKeysRotated(t *testing.T) {
+	w := two(t)
+	oldRoot := w.root
+	w.root, w.channel = newKey(t), newKey(t)
+	w.trust = w.newTrust(2)
+	w.pushTrust(w.root) // not by the old root
+	w.step(reason.Signature)
+	w.pushTrust(oldRoot, w.root)
+	// What was accepted under the old key stays the counter; 2.0 is signed by the new one.
+	w.step(reason.Signature)
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	w.runs("2.0")
+	// Going back needs no signature.
+	w.pin("1.0", reason.Updated)
+}
+
+func TestAnchorRules(t *testing.T) {
+	w := two(t)
+	before := w.counter()
+	// Newer than the chain: replaces it, counters stay.
+	w.trust = w.newTrust(3)
+	doc, _ := w.sign(w.trust)
+	must(t, os.WriteFile(w.base+"/trust.json", doc, 0o644))
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	if before == "" || w.counter() == before {
+		t.Error("the counter did not move on")
+	}
+	// Other bytes at a version of the chain: the operator's reset.
+	w.root = newKey(t)
+	w.trust = w.newTrust(3)
+	doc, _ = w.sign(w.trust)
+	must(t, os.WriteFile(w.base+"/trust.json", doc, 0o644))
+	w.advance("1.0", func(c *channels.Channel) { c.Seq = 1 })
+	r := w.step(reason.Updated)
+	if !strings.Contains(strings.Join(r.Warnings, " "), "operator's reset") {
+		t.Errorf("warnings: %v", r.Warnings)
+	}
+	w.runs("1.0")
+	// A missing anchor is a person's to mend; a pin of what is on disk works.
+	must(t, os.Remove(w.base+"/trust.json"))
+	w.step(reason.Config)
+	w.pin("2.0", reason.Updated)
+	w.runs("2.0")
+}
+
+func TestExpiredChannel(t *testing.T) {
+	w := two(t)
+	w.advance("2.0", func(c *channels.Channel) { c.Expires = canon.At(c.Issued.Add(time.Hour)) })
+	w.puller.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	w.step(reason.Stale)
+	w.runs("1.0")
+	w.puller.now = time.Now
+	w.step(reason.Updated)
+	w.puller.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	if r := w.step(reason.Current); len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "expired") {
+		t.Errorf("warnings: %v", r.Warnings)
+	}
+}
+
+func TestDryRunWritesNothing(t *testing.T) {
+	w := two(t)
+	w.advance("2.0", nil)
+	before := snapshot(t, w.puller.dir.Root())
+	plan, err := w.puller.Plan(t.Context(), Options{})
+	if err != nil || !plan.Act || plan.Version != "2.0" || plan.Reason != reason.Updated {
+		t.Errorf("plan %+v, %v", plan, err)
+	}
+	if after := snapshot(t, w.puller.dir.Root()); after != before {
+		t.Errorf("changed:\n%s\n%s", before, after)
+	}
+	w.step(reason.Updated)
+	if plan, err = w.puller.Plan(t.Context(), Options{}); err != nil || plan.Act || plan.Reason != reason.Current {
+		t.Errorf("plan %+v, %v", plan, err)
+	}
+}
+
+func TestDryRunOnABareNode(t *testing.T) {
+	w := newWorld(t)
+	w.publish("1.0", "")
+	w.advance("1.0", nil)
+	plan, err := w.puller.Plan(t.Context(), Options{})
+	if err != nil || !plan.Act || plan.Version != "1.0" {
+		t.Errorf("plan %+v, %v", plan, err)
+	}
+	if _, err := os.Lstat(w.puller.dir.Root()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the root was made: %v", err)
+	}
+}
+
+func TestHistoryRewritten(t *testing.T) {
+	w := two(t)
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	st, err := w.puller.dir.State()
+	must(t, err)
+	st.Head = strings.Repeat("ab", 20)
+	must(t, w.puller.dir.SaveState(st))
+	r := w.step(reason.Current)
+	if !strings.Contains(strings.Join(r.Warnings, " "), "rewritten") {
+		t.Errorf("warnings: %v", r.Warnings)
+	}
+}
+
+// snapshot lists every file below dir with its content and time.
+func snapshot(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&b, path, info.Mode(), info.ModTime())
+		return nil
+	}))
+	return b.String()
+}
