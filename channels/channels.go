@@ -220,9 +220,9 @@ func Next(last *Channel, now time.Time, trust int64, change Channel) *Channel {
 }
 
 // Expired reports whether nothing new may be activated by c at now. A clock from before
-// c was issued is wrong, and decides nothing.
+// c was issued is wrong and never expires it, because expires comes after issued.
 func (c *Channel) Expired(now time.Time) bool {
-	return !c.Expires.IsZero() && !now.Before(c.Issued.Time) && !now.Before(c.Expires.Time)
+	return !c.Expires.IsZero() && !now.Before(c.Expires.Time)
 }
 
 // TakesPart reports whether node is among the rollout percent of all nodes that run

@@ -240,11 +240,10 @@ func base64Text(name string, data json.RawMessage) ([]byte, error) {
 // checkDER accepts the one DER encoding of two integers from 1 to the order of P-256.
 func checkDER(sig []byte) error {
 	var v struct{ R, S *big.Int }
-	rest, err := asn1.Unmarshal(sig, &v)
-	if err != nil {
+	if _, err := asn1.Unmarshal(sig, &v); err != nil {
 		return fmt.Errorf("signature is not DER: %w", err)
 	}
-	if again, err := asn1.Marshal(v); err != nil || len(rest) > 0 || !bytes.Equal(again, sig) {
+	if again, err := asn1.Marshal(v); err != nil || !bytes.Equal(again, sig) {
 		return errors.New("signature is not DER: bytes left over or another encoding")
 	}
 	order := elliptic.P256().Params().N

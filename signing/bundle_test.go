@@ -54,22 +54,36 @@ type edit struct {
 	want           string      // in the error
 }
 
-// Each case is a good bundle with one thing changed.
-func TestBundleTable(t *testing.T) {
+// Parts of testdata/bundle.json.
+const (
+	goldenDigest    = `"digest": "WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoai6Eb2vgM="`
+	goldenAlgorithm = `"algorithm": "SHA2_256"`
+	goldenKey       = "\"publicKey\": {\n      \"hint\": \"UdgWYzq91fqUuT91BvqZcYG95H1mZsisN2kW6YgqLV0=\"\n    }"
+	goldenMediaType = `"application/vnd.dev.sigstore.bundle.v0.3+json"`
+)
+
+// runEdits offers the good bundle with one thing changed, case by case.
+func runEdits(t *testing.T, edits []edit) {
+	t.Helper()
 	k, doc, golden := cosignKey(t), file(t, "hello.txt"), file(t, "bundle.json")
+	for _, test := range edits {
+		t.Run(test.name, func(t *testing.T) {
+			data := golden
+			if test.old != test.new {
+				data = canontest.Edit(t, golden, test.old, test.new)
+			}
+			check(t, signing.VerifyBundle(k, doc, data), test.reason, test.want)
+		})
+	}
+}
+
+func TestBundleKinds(t *testing.T) {
 	const (
-		digest  = `"digest": "WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoai6Eb2vgM="`
-		sig     = `"signature": "MEYCIQDx`
-		key     = "\"publicKey\": {\n      \"hint\": \"UdgWYzq91fqUuT91BvqZcYG95H1mZsisN2kW6YgqLV0=\"\n    }"
-		v03     = `"application/vnd.dev.sigstore.bundle.v0.3+json"`
-		message = `"messageSignature": {`
-		alg     = `"algorithm": "SHA2_256"`
-		ok      = reason.Current
-		format  = reason.Format
+		key, v03, message = goldenKey, goldenMediaType, `"messageSignature": {`
+		alg, digest       = goldenAlgorithm, goldenDigest
+		ok, format        = reason.Current, reason.Format
 	)
-	material := "\"verificationMaterial\": {\n    " + key + "\n  }"
-	md := "\"messageDigest\": {\n      " + alg + ",\n      " + digest + "\n    }"
-	for _, test := range []edit{
+	runEdits(t, []edit{
 		{"unchanged", `{`, `{`, ok, ""},
 		// Allowed differences.
 		{"lying hint", "UdgWYzq91fqUuT91BvqZcYG95H1mZsisN2kW6YgqLV0=", "bm90IHRoaXMga2V5", ok, ""},
@@ -103,7 +117,17 @@ func TestBundleTable(t *testing.T) {
 		{"timestamp", key, key + `, "timestampVerificationData": {"rfc3161Timestamps": [{"signedTimestamp": "MAA="}]}`, format, "rfc3161Timestamps is not an empty list"},
 		{"timestamps null", key, key + `, "timestampVerificationData": null`, format, `"timestampVerificationData" is null`},
 		{"unknown timestamps", key, key + `, "timestampVerificationData": {"x": 1}`, format, `"x" is not one of`},
-		// Sub-messages that are nil, missing or of another kind.
+	})
+}
+
+func TestBundleParts(t *testing.T) {
+	const (
+		key, alg, digest = goldenKey, goldenAlgorithm, goldenDigest
+		ok, format       = reason.Current, reason.Format
+	)
+	material := "\"verificationMaterial\": {\n    " + key + "\n  }"
+	md := "\"messageDigest\": {\n      " + alg + ",\n      " + digest + "\n    }"
+	runEdits(t, []edit{
 		{"material null", material, `"verificationMaterial": null`, format, `"verificationMaterial" is null`},
 		{"material missing", material + ",", "", format, `"verificationMaterial" is missing`},
 		{"material empty", material, `"verificationMaterial": {}`, format, `"publicKey" is missing`},
@@ -126,6 +150,15 @@ func TestBundleTable(t *testing.T) {
 		{"digest null", digest, `"digest": null`, format, `"digest" is null`},
 		{"signature null", `"MEYCIQDx4abK5OLst/2gctB/cD5o6hXb3MeR/9kcIYbvg099HQIhAKml3uhX+xoIvygyL4QPYp7QmB5XvO20JKZYP7Z5sBpx"`, "null", format, `"signature" is null`},
 		{"signature missing", "    },\n    " + `"signature": "MEYCIQDx4abK5OLst/2gctB/cD5o6hXb3MeR/9kcIYbvg099HQIhAKml3uhX+xoIvygyL4QPYp7QmB5XvO20JKZYP7Z5sBpx"`, "    }", format, `"signature" is missing`},
+	})
+}
+
+func TestBundleText(t *testing.T) {
+	const (
+		sig, v03, message = `"signature": "MEYCIQDx`, goldenMediaType, `"messageSignature": {`
+		format            = reason.Format
+	)
+	runEdits(t, []edit{
 		// What the digest says.
 		{"digest of another document", "WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoai6Eb2vgM=", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", reason.Signature, "over another document"},
 		{"digest cut", "WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoai6Eb2vgM=", "WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoai6Eb2", reason.Signature, "over another document"},
@@ -153,15 +186,7 @@ func TestBundleTable(t *testing.T) {
 		{"comma at the end", "=\"\n    }\n  },\n  \"messageSignature\"", "=\",\n    }\n  },\n  \"messageSignature\"", format, "not one JSON document"},
 		{"comment", `{` + "\n  \"mediaType\"", `{ /* */ "mediaType"`, format, "not one JSON document"},
 		{"not UTF-8", `"UdgWYzq9`, "\"Udg\xffWYzq9", format, "not one JSON document"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			data := golden
-			if test.old != test.new {
-				data = canontest.Edit(t, golden, test.old, test.new)
-			}
-			check(t, signing.VerifyBundle(k, doc, data), test.reason, test.want)
-		})
-	}
+	})
 }
 
 func check(t *testing.T, err error, code reason.Code, want string) {

@@ -104,6 +104,7 @@ func TestForm(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	for _, test := range []struct{ name, old, new, want string }{
 		{"schema of another kind", `test/v1`, `test/v2`, `schema is "test/v2", want "test/v1"`},
+		{"unknown field", `"small"`, "\"x\": 1,\n  \"small\"", `unknown field "x"`},
 		{"keys of a map out of order", "\"k1\": \"one\\ntwo\\n\",\n    \"k2\": \"two\\n\"", "\"k2\": \"two\\n\",\n    \"k1\": \"one\\ntwo\\n\"", "differs from the canonical"},
 		{"fields out of order", "\"small\": 7,\n  \"flag\": true", "\"flag\": true,\n  \"small\": 7", "differs from the canonical"},
 		{"null for a list", "[\n    \"x\",\n    \"y\"\n  ]", "null", ".List is null"},
