@@ -323,6 +323,9 @@ func TestKeepWork(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(s.State, "work", ".new-XYZ"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := Sweep(s.State); err != nil {
+		t.Fatal(err)
+	}
 	checkout(t, s, commits[1]) // now the one used last
 	checkout(t, s, commits[0])
 	if got, want := names(), sorted(commits[0], commits[1]); !slices.Equal(got, want) {

@@ -16,8 +16,7 @@ import (
 	"makenot.work/sando/internal/durable"
 )
 
-// Names of what is being made and what is being removed. Both are deleted when found:
-// who made them is gone.
+// Names of what is being made and what is being removed, for Sweep to find.
 const (
 	newPrefix   = ".new-"
 	trashPrefix = ".trash-"
@@ -108,7 +107,7 @@ func (s *Source) populate(ctx context.Context, tmp, commit string) error {
 	return err
 }
 
-// prune removes all work trees but the Keep used last, and what killed runs left.
+// prune removes all work trees but the Keep used last.
 func (s *Source) prune(work string) error {
 	entries, err := os.ReadDir(work)
 	if err != nil {
@@ -124,10 +123,6 @@ func (s *Source) prune(work string) error {
 		switch info, err := e.Info(); {
 		case err != nil:
 			return err
-		case strings.HasPrefix(e.Name(), newPrefix) || strings.HasPrefix(e.Name(), trashPrefix):
-			if err := removeAll(path); err != nil {
-				return err
-			}
 		case fullForm.MatchString(e.Name()) && e.IsDir():
 			trees = append(trees, used{path, info.ModTime()})
 		}
@@ -178,16 +173,22 @@ func removeAll(path string) error {
 	return os.RemoveAll(path)
 }
 
-// Clean removes what killed runs left in the state directory, beside the work trees.
-func (s *Source) Clean() error {
-	entries, err := os.ReadDir(s.State)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), newPrefix) || strings.HasPrefix(e.Name(), trashPrefix) {
-			if err := removeAll(filepath.Join(s.State, e.Name())); err != nil {
-				return err
+// Sweep removes what killed runs left in the state directory and in work: everything
+// whose name begins with a dot. The caller holds the lock.
+func Sweep(state string) error {
+	for _, dir := range []string{state, filepath.Join(state, "work")} {
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") {
+				if err := removeAll(filepath.Join(dir, e.Name())); err != nil {
+					return err
+				}
 			}
 		}
 	}

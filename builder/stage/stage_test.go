@@ -331,7 +331,11 @@ func TestRefusals(t *testing.T) {
 			func(t *testing.T, w string, p *Plan) { put(t, w, "static/a\nb", "x") }, reason.Policy, "path not allowed",
 		},
 		"reserved directory": {
-			func(t *testing.T, w string, p *Plan) { p.Contents[2].Dst = "x"; p.Contents[1].Dst = "."; put(t, w, "more/.sando/x", "x") },
+			func(t *testing.T, w string, p *Plan) {
+				p.Contents[2].Dst = "x"
+				p.Contents[1].Dst = "."
+				put(t, w, "more/.sando/x", "x")
+			},
 			reason.Policy, "belongs to the puller",
 		},
 		"forbidden string at the start": {
@@ -339,7 +343,10 @@ func TestRefusals(t *testing.T) {
 			reason.Policy, `"/opt/makenotwork/" in "static/f" at offset 0`,
 		},
 		"forbidden string in a binary": {
-			func(t *testing.T, w string, p *Plan) { put(t, w, "out/app2", "\x00\x01hunter2\x00"); p.Bins[0] = "app2" },
+			func(t *testing.T, w string, p *Plan) {
+				put(t, w, "out/app2", "\x00\x01hunter2\x00")
+				p.Bins[0] = "app2"
+			},
 			reason.Policy, `"hunter2" in "out/app2" at offset 2`,
 		},
 		"forbidden string across two reads": {

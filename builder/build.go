@@ -1,0 +1,131 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"makenot.work/sando/builder/proc"
+	"makenot.work/sando/builder/source"
+	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+)
+
+// hidden are the variables that the build does not get from outside, by the beginning
+// of their names: what is the builder's own, what makes builds differ from machine to
+// machine, and what would lead git away from the work tree.
+var hidden = [...]string{
+	"SANDO_",
+	"TZ=", "LANG=", "LANGUAGE=", "LC_",
+	"PWD=", "OLDPWD=", "CDPATH=",
+	"GIT_DIR=", "GIT_WORK_TREE=", "GIT_INDEX_FILE=", "GIT_PREFIX=", "GIT_NAMESPACE=", "GIT_COMMON_DIR=",
+	"GIT_OBJECT_DIRECTORY=", "GIT_ALTERNATE_OBJECT_DIRECTORIES=", "GIT_QUARANTINE_PATH=", "GIT_CONFIG_PARAMETERS=",
+}
+
+// job is one run of a program of the configuration in a work tree.
+type job struct {
+	runner proc.Runner
+	tree   source.Tree
+	env    []string // besides what every job gets
+}
+
+func (b *Builder) environment(j job) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return slices.ContainsFunc(hidden[:], func(prefix string) bool { return strings.HasPrefix(v, prefix) })
+	})
+	return append(append(env,
+		"PWD="+j.tree.Dir, "TZ=UTC", "LC_ALL=C.UTF-8",
+		"SOURCE_DATE_EPOCH="+strconv.FormatInt(j.tree.Time.Unix(), 10),
+		"SANDO_APP="+b.cfg.App, "SANDO_COMMIT="+j.tree.Commit, "SANDO_CACHE="+b.state("cache"),
+	), j.env...)
+}
+
+// failed is how many lines are shown of a program that failed.
+const failed = 20
+
+// run runs a command of the configuration. Its error says what the program said last,
+// unless that was shown as it came.
+func (b *Builder) run(ctx context.Context, j job, command []string, out io.Writer) error {
+	if err := durable.MkdirAll(b.state("cache"), 0o755); err != nil {
+		return err
+	}
+	tail := &proc.Tail{Max: failed}
+	var errs io.Writer = tail
+	if b.opt.BuildOutput != nil {
+		errs = b.opt.BuildOutput
+	}
+	if out == nil {
+		out = errs
+	}
+	// The shell sets the umask, which Go sets for the whole process only.
+	args := append([]string{"/bin/sh", "-c", `umask 022 && exec "$@"`, "sh"}, command...)
+	err := j.runner.Run(ctx, proc.Cmd{Dir: j.tree.Dir, Args: args, Env: b.environment(j), Stdout: out, Stderr: errs})
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%q in %q: %w", command, j.tree.Dir, err)
+	if lines := tail.Lines(); len(lines) > 0 && ctx.Err() == nil {
+		err = fmt.Errorf("%w; it said last:\n  %s", err, strings.Join(lines, "\n  "))
+	}
+	return err
+}
+
+// build runs the build command for a platform.
+func (b *Builder) build(ctx context.Context, j job, p Platform, version string) error {
+	if len(b.cfg.Build.Command) == 0 {
+		return nil
+	}
+	if d := b.cfg.Build.Timeout; d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("build.timeout: %s passed", d))
+		defer cancel()
+	}
+	b.log.Info("building", "version", version, "platform", p.String(), "commit", j.tree.Commit)
+	j.env = []string{"SANDO_VERSION=" + version, "SANDO_OS=" + p.OS, "SANDO_ARCH=" + p.Arch}
+	if err := b.run(ctx, j, b.cfg.Build.Command, nil); err != nil {
+		return fmt.Errorf("build for %s: %w", p, err)
+	}
+	return nil
+}
+
+// version returns the version of the tree: the one given, or what the version command
+// prints.
+func (b *Builder) version(ctx context.Context, j job, given string) (string, error) {
+	if given != "" {
+		return given, reason.Wrap(reason.Config, layout.CheckVersion(given))
+	}
+	if len(b.cfg.Build.Version) == 0 {
+		return "", reason.Errorf(reason.Config, "no version: give --version, or set build.version to a command that prints it")
+	}
+	out := &capped{max: 1 << 10}
+	if err := b.run(ctx, j, b.cfg.Build.Version, out); err != nil {
+		return "", fmt.Errorf("build.version: %w", err)
+	}
+	version := strings.TrimSpace(out.buf.String())
+	if err := layout.CheckVersion(version); err != nil {
+		return "", reason.Errorf(reason.Config, "build.version: %q printed %q: %w", b.cfg.Build.Version, version, err)
+	}
+	return version, nil
+}
+
+var errTooMuch = errors.New("more output than a version has")
+
+// capped keeps what is written to it, up to max bytes.
+type capped struct {
+	buf bytes.Buffer
+	max int
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	if c.buf.Len()+len(p) > c.max {
+		return 0, errTooMuch
+	}
+	return c.buf.Write(p)
+}

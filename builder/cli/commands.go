@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"makenot.work/sando/builder"
+	"makenot.work/sando/internal/cli"
+	"makenot.work/sando/internal/reason"
+)
+
+func (p *program) initialize() *cobra.Command {
+	var req builder.InitRequest
+	cmd := &cobra.Command{
+		Use:   "init [DIR] --app NAME",
+		Short: "Make keys, trust, a channel repo, a bucket and builder.toml",
+		Long: `Make in DIR (default: here) all that a builder needs: keys/ with two root keys, a release
+key and a channel key, keys/trust.json, the channel repo channels.git, the directory
+bucket, and a commented builder.toml. Refuses when one of them is there already.`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().StringVar(&req.App, "app", "", "name of the app")
+	cmd.Flags().StringVar(&req.Source, "source", "", "URL or directory of the source repository")
+	cmd.Flags().StringArrayVar(&req.Tiers, "tier", nil, "a tier, the first one first; may be repeated (default host, a, b)")
+	if err := cmd.MarkFlagRequired("app"); err != nil {
+		panic(err) // the flag is defined three lines above
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if req.Dir = "."; len(args) == 1 {
+			req.Dir = args[0]
+		}
+		req.Passphrase = p.newPassphrase
+		made, err := builder.Init(cmd.Context(), req)
+		if err != nil {
+			return err
+		}
+		return p.show(made, func() { p.printInit(made) })
+	}
+	return p.reports(cmd)
+}
+
+func (p *program) keygen() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "keygen NAME | --out FILE",
+		Short: "Make one key pair, NAME.key and NAME.pub",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().StringVar(&out, "out", "", "write the private key to FILE, the public one beside it")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if (len(args) == 1) == (out != "") {
+			return reason.Errorf(reason.Config, "give either NAME or --out FILE")
+		}
+		name := strings.TrimSuffix(out, ".key")
+		if len(args) == 1 {
+			name = args[0]
+		}
+		if base := filepath.Base(name); name == "" || strings.HasPrefix(base, ".") || strings.HasSuffix(name, "/") {
+			return reason.Errorf(reason.Config, "%q is not a name for a key", name)
+		}
+		pass, err := p.newPassphrase(cmd.Context())
+		if err != nil {
+			return err
+		}
+		key, err := builder.Keygen(name, pass)
+		if err != nil {
+			return err
+		}
+		return p.show(key, func() {
+			fmt.Fprintf(p.std.Out, "key id       %s\nprivate key  %s\npublic key   %s\n", key.Kid, key.Private, key.Public)
+			fmt.Fprintln(p.std.Out, "It counts once a version of trust names it, signed by the root holders.")
+		})
+	}
+	return p.reports(cmd)
+}
+
+func (p *program) release() *cobra.Command {
+	var req builder.ReleaseRequest
+	cmd := &cobra.Command{
+		Use:   "release [--rev REV | --dir DIR]",
+		Short: "Build a commit, sign it, publish it, advance the tiers that follow by themselves",
+		Long: `Build a commit, stage and pack it, sign the manifest, publish the bundle, and advance the
+tiers that fleet.toml asks to advance and channels.auto allows.
+
+A version that is published already from the same commit stands and is not built again.
+From another commit with other content it is refused: a version has one content.
+A release that was interrupted is finished by running it again.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&req.Rev, "rev", "", "commit id, tag or branch of the source repository (default: source.branch)")
+	cmd.Flags().StringVar(&req.Dir, "dir", "", "release a checkout as it is, instead of the source repository")
+	cmd.Flags().StringVar(&req.Version, "version", "", "the version (default: what build.version prints)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		for _, name := range []string{"rev", "dir", "version"} {
+			if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+				return reason.Errorf(reason.Config, "--%s is empty", name)
+			}
+		}
+		b, _, err := p.open(cmd.Context())
+		if err != nil {
+			return err
+		}
+		done, err := b.Release(cmd.Context(), req)
+		if err != nil {
+			return err
+		}
+		return p.show(done, func() { p.printRelease(done) })
+	}
+	return p.reports(cmd)
+}
+
+func (p *program) promote() *cobra.Command {
+	var req builder.PromoteRequest
+	cmd := &cobra.Command{
+		Use:   "promote TIER [--version VERSION] [--propose]",
+		Short: "Advance a tier to what the tier before it runs, or to a version",
+		Long: `Advance a tier to the version that the tier it follows names, or to --version, which may
+be an older one: that is how a tier is rolled back. With --propose, or if fleet.toml asks
+for it, the signed state goes to a branch, and merging the branch promotes.`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().StringVar(&req.Version, "version", "", "a published version, newer or older")
+	cmd.Flags().BoolVar(&req.Propose, "propose", false, "push a branch to merge instead of the channel itself")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if f := cmd.Flags().Lookup("version"); f.Changed && req.Version == "" {
+			return reason.Errorf(reason.Config, "--version is empty")
+		}
+		req.Tier = args[0]
+		b, cfg, err := p.open(cmd.Context())
+		if err != nil {
+			return err
+		}
+		done, err := b.Promote(cmd.Context(), req)
+		if err != nil {
+			return err
+		}
+		return p.show(done, func() { p.printAdvance(cfg, *done) })
+	}
+	return p.reports(cmd)
+}
+
+func (p *program) verify() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verify VERSION",
+		Short: "Read a published version, and check all of it",
+		Long: `Read every object of a published version and check it: the manifest's signatures under
+the newest trust, sizes and hashes, and what is in the tarballs.`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		b, _, err := p.open(cmd.Context())
+		if err != nil {
+			return err
+		}
+		found, err := b.Verify(cmd.Context(), args[0])
+		if found == nil {
+			return err
+		}
+		if serr := p.show(found, func() { p.printVerify(found) }); serr != nil {
+			return serr
+		}
+		if err != nil && p.json { // the object holds the error
+			fmt.Fprintf(p.std.Err, "builder: %s\n", cli.Printable(err.Error()))
+			return cli.Exit(reason.Of(err))
+		}
+		return err
+	}
+	return p.reports(cmd)
+}

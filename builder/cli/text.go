@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"makenot.work/sando/builder"
+	"makenot.work/sando/internal/cli"
+	"makenot.work/sando/layout"
+)
+
+func (p *program) printf(format string, args ...any) {
+	fmt.Fprint(p.std.Out, cli.Printable(fmt.Sprintf(format, args...)))
+}
+
+// table prints lines of cells, aligned.
+func (p *program) table(lines [][]string) {
+	w := tabwriter.NewWriter(p.std.Out, 0, 0, 2, ' ', 0)
+	for _, cells := range lines {
+		fmt.Fprintln(w, cli.Printable("  "+strings.Join(cells, "\t")))
+	}
+	w.Flush()
+}
+
+func (p *program) printInit(m *builder.Initialized) {
+	node := "/etc/sando/" + m.App + "/trust.json"
+	p.printf("made a builder for %s in %s\n\n", m.App, m.Dir)
+	p.table([][]string{
+		{"builder.toml", "its configuration"},
+		{"keys/", "private keys (.key), sealed with the passphrase, and public ones (.pub)"},
+		{"keys/trust.json", "the anchor of trust, the same file for every node"},
+		{"channels.git", "the channel repo, tiers " + strings.Join(m.Tiers, ", ")},
+		{"bucket", "where bundles are published"},
+	})
+	p.printf("\ntrust fingerprint  %s\n\nNext\n", m.Fingerprint)
+	p.printf("  1. Take keys/root-1.key and keys/root-2.key off this machine, to two places. They can\n" +
+		"     replace every other key, and are needed for nothing else. One of them is enough.\n")
+	p.printf("  2. Edit %s: [source], [build], [[release_contents]].\n", m.Config)
+	p.printf("  3. In %s: builder release\n", m.Dir)
+	p.printf("  4. On each node: copy keys/trust.json to %s; sha256sum must print\n     %s.\n", node, m.Fingerprint.Hex())
+	p.printf("     In the puller's configuration:\n")
+	p.printf("       [channels] repo = %q\n       [storage]  url = %q\n", m.Repo, m.Bucket)
+	p.printf("\nThis machine has the release key and the channel key, so it both builds and promotes, and\n" +
+		"who takes it over can do both. docs/trust.md says how to part them.\n")
+}
+
+func (p *program) printRelease(r *builder.Released) {
+	switch {
+	case r.Outcome == builder.OutcomePublished:
+		p.printf("published %s %s from commit %.12s\n", r.App, r.Version, r.Commit)
+	case r.From != "":
+		p.printf("%s %s stands: it was published from commit %.12s, and commit %.12s gives the same content\n", r.App, r.Version, r.From, r.Commit)
+	default:
+		p.printf("%s %s stands: it was published from commit %.12s already\n", r.App, r.Version, r.Commit)
+	}
+	for _, b := range r.Bundles {
+		p.printf("\n%s  %s packed, %s unpacked, %d entries\n", b.Platform, cli.Size(b.Size), cli.Size(b.Unpacked), b.Entries)
+		var lines [][]string
+		for _, c := range b.Contents {
+			lines = append(lines, []string{c.Dst, fmt.Sprintf("%d %s", c.Files, plural(c.Files, "file")), cli.Size(c.Bytes), "from " + c.Src})
+		}
+		p.table(lines)
+	}
+	p.printf("\nmanifest  %s\n", r.Manifest)
+	for _, c := range r.Channels {
+		p.printAdvance(nil, c)
+	}
+	if len(r.Channels) == 0 {
+		p.printf("no tier was advanced: builder promote TIER --version %s does it\n", r.Version)
+	}
+}
+
+func plural(n int64, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}
+
+// printAdvance says what became of a tier. With a configuration it also says how to go
+// on.
+func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
+	was := a.Previous
+	if was == "" {
+		was = "nothing"
+	}
+	switch a.Outcome {
+	case builder.OutcomeAlready:
+		p.printf("%s names %s already\n", a.Tier, a.Version)
+	case builder.OutcomeProposed:
+		p.printf("proposed %s: %s -> %s, branch %s\n", a.Tier, was, a.Version, a.Branch)
+		if cfg != nil {
+			p.printMerge(cfg, a.Branch)
+		}
+	default:
+		p.printf("advanced %s: %s -> %s\n", a.Tier, was, a.Version)
+	}
+	for _, branch := range a.Remade {
+		p.printf("  signed anew, since it was older than that: %s\n", branch)
+	}
+}
+
+func (p *program) printMerge(cfg *builder.Config, branch string) {
+	main := cfg.Channels.Branch
+	url := layout.StripUserInfo(cfg.Channels.Repo)
+	name := strings.TrimSuffix(filepath.Base(url), ".git")
+	p.printf("\nMerging it promotes. Open a pull request from %s to %s, or\n\n", branch, main)
+	p.printf("  git clone --branch %s '%s' %s && cd %s\n", main, url, name, name)
+	p.printf("  git merge --no-ff -m 'Merge %s' origin/%s && git push origin %s\n", branch, branch, main)
+	p.printf("\nIf it conflicts, the channel moved meanwhile: promote again.\n")
+}
+
+func (p *program) printVerify(v *builder.Verified) {
+	var lines [][]string
+	for _, o := range v.Objects {
+		state := "ok"
+		if !o.OK {
+			state = "FAULT"
+		}
+		line := []string{state, o.What, cli.Size(o.Size), o.Key}
+		if o.Problem != "" {
+			line = append(line, strings.ReplaceAll(o.Problem, "\n", "; "))
+		}
+		lines = append(lines, line)
+	}
+	p.table(lines)
+	if v.OK {
+		p.printf("%s %s is whole: manifest %s, commit %.12s\n", v.App, v.Version, v.Manifest, v.Commit)
+	}
+}

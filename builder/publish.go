@@ -1,0 +1,299 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/bucket"
+	"makenot.work/sando/signing"
+	"makenot.work/sando/signing/keys"
+)
+
+// published is a version that the bucket has, its signatures verified.
+type published struct {
+	*layout.Manifest
+	doc    []byte
+	digest layout.Digest
+}
+
+func (b *Builder) key(version, name string) string {
+	return layout.ReleaseKey(b.cfg.App, version, name)
+}
+
+// published returns what the bucket has of version, nil when there is nothing. Errors
+// have the reason "signature", "format" or "limit" for a manifest that nodes would not
+// take either, "mismatch" for one of another app or version.
+func (b *Builder) published(ctx context.Context, t *signing.Trust, version string) (*published, error) {
+	doc, err := bucket.ReadAll(ctx, b.bucket, b.key(version, layout.ManifestLatest), layout.MaxManifest)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("version %s: %w", version, err)
+	}
+	p, err := b.verified(ctx, t, version, doc)
+	if err != nil {
+		return nil, fmt.Errorf("version %s as it is in the bucket: %w", version, err)
+	}
+	return p, nil
+}
+
+// verified checks the bytes of a manifest the way a node does.
+func (b *Builder) verified(ctx context.Context, t *signing.Trust, version string, doc []byte) (*published, error) {
+	d := layout.Sum(doc)
+	s := signing.Signed{Doc: doc, Sigs: signing.Signatures{}}
+	for _, kid := range t.Kids(signing.RoleRelease) {
+		sig, err := bucket.ReadAll(ctx, b.bucket, b.key(version, layout.ManifestSignature(d, kid)), layout.MaxSignature)
+		if missing(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.Sigs[kid] = sig
+	}
+	if err := t.Verify(signing.RoleRelease, s); err != nil {
+		return nil, err
+	}
+	m, err := layout.ParseManifest(doc)
+	if err != nil {
+		return nil, err
+	}
+	if m.App != b.cfg.App || m.Version != version {
+		return nil, reason.Errorf(reason.Mismatch, "manifest is of app %q, version %q", m.App, m.Version)
+	}
+	return &published{m, doc, d}, nil
+}
+
+// must is published for a version that has to be there.
+func (b *Builder) must(ctx context.Context, t *signing.Trust, version string) (*published, error) {
+	p, err := b.published(ctx, t, version)
+	if err == nil && p == nil {
+		return nil, reason.Errorf(reason.Stale, "version %s is not in the bucket: builder release makes it", version)
+	}
+	return p, err
+}
+
+// objects returns the names and sizes of the data that m names.
+func objects(m *layout.Manifest) (list []layout.Bundle) {
+	for _, bundle := range m.Bundles {
+		list = append(list, layout.Bundle{Name: bundle.Name, Size: bundle.Size, SHA256: bundle.SHA256})
+		for _, d := range bundle.Deltas {
+			if d.Format == layout.DeltaFormat {
+				list = append(list, layout.Bundle{Name: d.Name, Size: d.Size, SHA256: d.SHA256})
+			}
+		}
+	}
+	return list
+}
+
+// whole reports whether every object of the bundle is there. The signatures are: p was
+// made from them.
+func (b *Builder) whole(ctx context.Context, p *published) error {
+	name := b.key(p.Version, layout.ManifestName(p.digest))
+	doc, err := bucket.ReadAll(ctx, b.bucket, name, layout.MaxManifest)
+	if err != nil {
+		return lacks(p.Version, name, err)
+	}
+	if !bytes.Equal(doc, p.doc) {
+		return reason.Errorf(reason.Mismatch, "version %s: object %q is not the manifest that %s is: the bucket is damaged; %s",
+			p.Version, name, layout.ManifestLatest, underNew)
+	}
+	for _, o := range objects(p.Manifest) {
+		info, err := b.bucket.Stat(ctx, b.key(p.Version, o.Name))
+		if err != nil {
+			return lacks(p.Version, b.key(p.Version, o.Name), err)
+		}
+		if info.Size != o.Size {
+			return reason.Errorf(reason.Mismatch, "version %s: object %q has %d bytes, the manifest says %d: the bucket is damaged; %s",
+				p.Version, b.key(p.Version, o.Name), info.Size, o.Size, underNew)
+		}
+	}
+	return nil
+}
+
+const underNew = "put the object back, or release under a new version"
+
+func lacks(version, key string, err error) error {
+	if missing(err) {
+		return reason.Errorf(reason.Stale, "version %s: object %q is not in the bucket: %s", version, key, underNew)
+	}
+	return fmt.Errorf("version %s: object %q: %w", version, key, err)
+}
+
+// sameTrees reports whether both manifests have the same tree for the same platforms.
+func sameTrees(a, b *layout.Manifest) bool {
+	return slices.EqualFunc(a.Bundles, b.Bundles, func(x, y layout.Bundle) bool {
+		return x.Platform == y.Platform && x.Tree == y.Tree
+	})
+}
+
+// stands decides whether the bundle ours is covered by what has the version already:
+// nil, or the reason "mismatch".
+func stands(there *published, ours *layout.Manifest) error {
+	if sameTrees(there.Manifest, ours) {
+		return nil
+	}
+	err := fmt.Errorf("version %s is published from commit %s with other content than commit %s gives: "+
+		"a version has one content for ever; release under a new version", ours.Version, there.Source.Commit, ours.Source.Commit)
+	for i, x := range ours.Bundles {
+		switch {
+		case len(there.Bundles) != len(ours.Bundles) || there.Bundles[i].Platform != x.Platform:
+			return reason.Errorf(reason.Mismatch, "%w (it has the platforms %s, this has %s)", err, platforms(there.Manifest), platforms(ours))
+		case there.Bundles[i].Tree != x.Tree:
+			return reason.Errorf(reason.Mismatch, "%w (tree for %s: %s there, %s here)", err, x.Platform, there.Bundles[i].Tree, x.Tree)
+		}
+	}
+	return reason.Wrap(reason.Mismatch, err)
+}
+
+func platforms(m *layout.Manifest) (list []string) {
+	for _, bundle := range m.Bundles {
+		list = append(list, bundle.Platform)
+	}
+	return list
+}
+
+// publish writes the products and their manifest to the bucket. It returns what the
+// version is now: ours, or what another builder published first, if that has the same
+// content.
+func (b *Builder) publish(ctx context.Context, t *signing.Trust, signer *keys.Signer, m *layout.Manifest, doc []byte, list []product) (*published, bool, error) {
+	for _, p := range list {
+		if err := b.upload(ctx, m.Version, p); err != nil {
+			return nil, false, err
+		}
+	}
+	d := layout.Sum(doc)
+	sig, err := signer.Sign(doc)
+	if err != nil {
+		return nil, false, err
+	}
+	// In this order: who finds manifest.json finds all the rest.
+	err = b.put(ctx, b.key(m.Version, layout.ManifestSignature(d, signer.Public().Kid())), sig, func(there []byte) bool {
+		return signing.VerifyBundle(signer.Public(), doc, there) == nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	if err := b.put(ctx, b.key(m.Version, layout.ManifestName(d)), doc, func([]byte) bool { return false }); err != nil {
+		return nil, false, err
+	}
+	err = b.bucket.Create(ctx, b.key(m.Version, layout.ManifestLatest), bytes.NewReader(doc), int64(len(doc)))
+	switch {
+	case err == nil:
+		return &published{m, doc, d}, true, nil
+	case !errors.Is(err, fs.ErrExist):
+		return nil, false, fmt.Errorf("publish version %s: %w", m.Version, err)
+	}
+	there, err := b.must(ctx, t, m.Version)
+	if err != nil {
+		return nil, false, err
+	}
+	return there, false, stands(there, m)
+}
+
+// put stores a small object. One that is there must hold the same bytes, or others
+// that good finds as good.
+func (b *Builder) put(ctx context.Context, key string, data []byte, good func([]byte) bool) error {
+	err := b.bucket.Create(ctx, key, bytes.NewReader(data), int64(len(data)))
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("publish %q: %w", key, err)
+	}
+	there, err := bucket.ReadAll(ctx, b.bucket, key, layout.MaxManifest)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	if !bytes.Equal(there, data) && !good(there) {
+		return reason.Errorf(reason.Mismatch, "object %q is in the bucket already and is not what belongs there: remove it, or %s", key, underNew)
+	}
+	return nil
+}
+
+// upload stores a tarball. One that is there, left by a release that died, must have
+// the same bytes.
+func (b *Builder) upload(ctx context.Context, version string, p product) (err error) {
+	key := b.key(version, p.Name)
+	f, err := os.Open(p.file)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	bar := b.opt.Progress("upload "+p.Platform, p.Size)
+	defer bar.Done()
+	err = b.bucket.Create(ctx, key, &countedReader{f, bar}, p.Size)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("publish %q: %w", key, err)
+	}
+	if err := b.compare(ctx, key, p.Bundle, io.Discard); err != nil {
+		return fmt.Errorf("object left by an earlier release: %w: remove it, or %s", err, underNew)
+	}
+	return nil
+}
+
+// countedReader tells a progress bar what is read.
+type countedReader struct {
+	io.ReadSeeker
+	bar Progress
+}
+
+func (c *countedReader) Read(p []byte) (int, error) {
+	n, err := c.ReadSeeker.Read(p)
+	c.bar.Add(int64(n))
+	return n, err
+}
+
+// compare reads the object key, copies it to w, and holds it against what a manifest
+// says of it. It reads at most one byte more than that.
+func (b *Builder) compare(ctx context.Context, key string, want layout.Bundle, w io.Writer) (err error) {
+	r, _, err := b.bucket.Get(ctx, key)
+	if missing(err) {
+		return reason.Errorf(reason.Stale, "object %q is not in the bucket", key)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := r.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(h, w), io.LimitReader(r, want.Size+1))
+	if err != nil {
+		return fmt.Errorf("object %q: %w", key, err)
+	}
+	if n != want.Size {
+		return reason.Errorf(reason.Mismatch, "object %q: size mismatch: got %s, want %d bytes", key, atLeast(n, want.Size), want.Size)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != want.SHA256 {
+		return reason.Errorf(reason.Mismatch, "object %q: digest mismatch: got %s, want %s", key, got, want.SHA256)
+	}
+	return nil
+}
+
+func atLeast(n, want int64) string {
+	if n > want {
+		return fmt.Sprintf("more than %d", want)
+	}
+	return fmt.Sprint(n)
+}
