@@ -53,6 +53,9 @@ func CheckLink(link, target string) error {
 	if err := checkComponents(target, parts[up:]); err != nil {
 		return fmt.Errorf("link %q: %w", link, err)
 	}
+	if up == strings.Count(link, "/") && parts[up] == MetaDir {
+		return fmt.Errorf("%w: link %q to %q leads to what belongs to the puller", ErrPath, link, target)
+	}
 	return nil
 }
 

@@ -2,7 +2,7 @@ package signing
 
 import (
 	"bytes"
-	"crypto/ecdsa"
+	"crypto"
 	"crypto/elliptic"
 	"crypto/sha256"
 	"encoding/asn1"
@@ -16,7 +16,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sigstore/sigstore/pkg/signature"
 	"makenot.work/sando/internal/canon"
+
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 )
@@ -45,7 +47,13 @@ func VerifyBundle(k *PublicKey, doc, bundle []byte) error {
 	if !bytes.Equal(m.digest, sum[:]) {
 		return reason.Errorf(reason.Signature, "signature is over another document: digest %x, want %x", m.digest, sum)
 	}
-	if !ecdsa.VerifyASN1(k.key, sum[:], m.signature) {
+	// The verifier takes other encodings of a signature too; parseBundle has refused
+	// them.
+	v, err := signature.LoadECDSAVerifier(k.key, crypto.SHA256)
+	if err != nil {
+		return reason.Errorf(reason.Signature, "key: %w", err)
+	}
+	if err := v.VerifySignature(bytes.NewReader(m.signature), bytes.NewReader(doc)); err != nil {
 		return reason.Errorf(reason.Signature, "signature is not by this key")
 	}
 	return nil

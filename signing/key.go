@@ -7,7 +7,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
+
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
@@ -23,14 +24,7 @@ type PublicKey struct {
 // ParsePublicKey reads a public key in its one spelling. Errors have the reason
 // "format".
 func ParsePublicKey(data []byte) (*PublicKey, error) {
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, reason.Errorf(reason.Format, "public key: no PEM block")
-	}
-	if block.Type != "PUBLIC KEY" {
-		return nil, reason.Errorf(reason.Format, "public key: PEM block is %q, want \"PUBLIC KEY\"", block.Type)
-	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	parsed, err := cryptoutils.UnmarshalPEMToPublicKey(data)
 	if err != nil {
 		return nil, reason.Errorf(reason.Format, "public key: %w", err)
 	}
@@ -45,7 +39,7 @@ func ParsePublicKey(data []byte) (*PublicKey, error) {
 	if err != nil {
 		return nil, reason.Errorf(reason.Format, "public key: %w", err)
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	text := cryptoutils.PEMEncode(cryptoutils.PublicKeyPEMType, der)
 	if !bytes.Equal(text, data) {
 		return nil, reason.Errorf(reason.Format, "public key: PEM is not spelled as openssl and cosign write it "+
 			"(lines of 64 characters, one newline after each, nothing around the block)")

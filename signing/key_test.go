@@ -94,11 +94,11 @@ func TestPublicKeyHasOneSpelling(t *testing.T) {
 	encode := func(b pem.Block) string { return string(pem.EncodeToMemory(&b)) }
 	body := strings.Split(good, "\n")
 	for _, test := range []struct{ name, data, want string }{
-		{"empty", "", "no PEM block"},
-		{"not PEM", "hello", "no PEM block"},
-		{"DER", string(block.Bytes), "no PEM block"},
-		{"private key", encode(pem.Block{Type: "PRIVATE KEY", Bytes: block.Bytes}), `PEM block is "PRIVATE KEY"`},
-		{"certificate", encode(pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes}), `PEM block is "CERTIFICATE"`},
+		{"empty", "", "PEM decoding failed"},
+		{"not PEM", "hello", "PEM decoding failed"},
+		{"DER", string(block.Bytes), "PEM decoding failed"},
+		{"private key", encode(pem.Block{Type: "PRIVATE KEY", Bytes: block.Bytes}), "file type: PRIVATE KEY"},
+		{"certificate", encode(pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes}), "file type: CERTIFICATE"},
 		{"empty block", encode(pem.Block{Type: "PUBLIC KEY"}), "public key: "},
 		{"cut", encode(pem.Block{Type: "PUBLIC KEY", Bytes: block.Bytes[:90]}), "public key: "},
 		{"bytes behind the DER", encode(pem.Block{Type: "PUBLIC KEY", Bytes: append(bytes.Clone(block.Bytes), 0)}), "public key: "},

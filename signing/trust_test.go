@@ -171,7 +171,7 @@ func TestTrustRefuses(t *testing.T) {
 		{"role of release for a tier", set("release:b", []string{kidRelease}, 1), `role "release:b" is not one of`},
 		{"key in no role", func(tr *signing.Trust) { delete(tr.Roles, "channel:b") }, "is in no role"},
 		{"keys without any", func(tr *signing.Trust) { tr.Keys = map[string]canon.PEM{} }, "is not in keys"},
-		{"key that is empty", func(tr *signing.Trust) { tr.Keys[kidRoot1] = "" }, "no PEM block"},
+		{"key that is empty", func(tr *signing.Trust) { tr.Keys[kidRoot1] = "" }, "PEM decoding failed"},
 		{"key of another id", func(tr *signing.Trust) { tr.Keys[kidRoot1] = tr.Keys[kidRoot2] }, "has the id " + kidRoot2},
 		{"revoked not sorted", func(tr *signing.Trust) { tr.Revoked = []layout.Digest{d2, d1} }, "revoked is not sorted and distinct"},
 		{"revoked twice", func(tr *signing.Trust) { tr.Revoked = []layout.Digest{d1, d1} }, "revoked is not sorted and distinct"},

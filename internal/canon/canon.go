@@ -161,7 +161,7 @@ func checkValue(v reflect.Value, path string) error {
 		}
 	case reflect.Bool:
 	default:
-		return fmt.Errorf("%w: %s has type %s", ErrForm, path, v.Type())
+		return fmt.Errorf("%w: %s is of the kind %s", ErrForm, path, v.Kind())
 	}
 	return nil
 }

@@ -39,15 +39,18 @@
 package keys
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
+
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/signing"
@@ -58,7 +61,7 @@ import (
 var ErrPassphrase = errors.New("wrong passphrase, or a damaged file")
 
 const (
-	pemSigstore = "ENCRYPTED SIGSTORE PRIVATE KEY"
+	pemSigstore = string(cryptoutils.EncryptedSigstorePrivateKeyPEMType)
 	pemCosign   = "ENCRYPTED COSIGN PRIVATE KEY"
 	maxFile     = 16 << 10
 )
@@ -79,11 +82,11 @@ func New() (*Signer, error) {
 }
 
 func newSigner(key *ecdsa.PrivateKey) (*Signer, error) {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	text, err := cryptoutils.MarshalPublicKeyToPEM(key.Public())
 	if err != nil {
 		return nil, fmt.Errorf("private key: %w", err)
 	}
-	public, err := signing.ParsePublicKey(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	public, err := signing.ParsePublicKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("private key: %w", err)
 	}
@@ -102,27 +105,34 @@ func Generate(pass []byte) (privatePEM, publicPEM []byte, err error) {
 
 // Seal returns the private key as a PEM file sealed with pass.
 func (s *Signer) Seal(pass []byte) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(s.key)
+	sealed, err := cryptoutils.MarshalPrivateKeyToEncryptedDER(s.key, passphrase(pass))
 	if err != nil {
 		return nil, fmt.Errorf("seal private key: %w", err)
 	}
-	sealed, err := seal(der, pass)
-	if err != nil {
-		return nil, fmt.Errorf("seal private key: %w", err)
+	return cryptoutils.PEMEncode(cryptoutils.EncryptedSigstorePrivateKeyPEMType, sealed), nil
+}
+
+// passphrase hands out pass. None is the empty passphrase: to cryptoutils it would mean
+// a key that is not sealed at all.
+func passphrase(pass []byte) cryptoutils.PassFunc {
+	if pass == nil {
+		pass = []byte{}
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: pemSigstore, Bytes: sealed}), nil
+	return func(bool) ([]byte, error) { return pass, nil }
 }
 
 // Load opens a sealed private key. Every error has the reason "config"; the one for a
 // passphrase that does not fit matches ErrPassphrase. No error holds a secret.
 func Load(privatePEM, pass []byte) (*Signer, error) {
-	der, err := unseal(privatePEM, pass)
-	if err != nil {
+	if err := checkFile(privatePEM); err != nil {
 		return nil, reason.Errorf(reason.Config, "private key: %w", err)
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	parsed, err := cryptoutils.UnmarshalPEMToPrivateKey(privatePEM, passphrase(pass))
 	if err != nil {
-		return nil, reason.Errorf(reason.Config, "private key: sealed text is not a key in PKCS #8")
+		if strings.Contains(err.Error(), "decryption failed") { // the one word for it that the library has
+			err = ErrPassphrase
+		}
+		return nil, reason.Errorf(reason.Config, "private key: %w", err)
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || key.Curve != elliptic.P256() {
@@ -132,30 +142,33 @@ func Load(privatePEM, pass []byte) (*Signer, error) {
 	return s, reason.Wrap(reason.Config, err)
 }
 
-func unseal(privatePEM, pass []byte) ([]byte, error) {
+// checkFile refuses what is not one sealed key: cryptoutils would read keys in the open.
+func checkFile(privatePEM []byte) error {
 	if len(privatePEM) > maxFile {
-		return nil, fmt.Errorf("file is longer than %d bytes", maxFile)
+		return fmt.Errorf("file is longer than %d bytes", maxFile)
 	}
 	block, _ := pem.Decode(privatePEM)
 	switch {
 	case block == nil:
-		return nil, errors.New("no PEM block in the file")
+		return errors.New("no PEM block in the file")
 	case block.Type == pemSigstore || block.Type == pemCosign:
-		return open(block.Bytes, pass)
+		return nil
 	default:
-		return nil, fmt.Errorf("PEM block is %q, want %q; cosign import-key-pair converts keys of other kinds", block.Type, pemSigstore)
+		return fmt.Errorf("PEM block is %q, want %q; cosign import-key-pair converts keys of other kinds", block.Type, pemSigstore)
 	}
 }
 
 // Public returns the public half.
 func (s *Signer) Public() *signing.PublicKey { return s.public }
 
-// Sign returns the Sigstore bundle with a signature over doc. The same key signs the
-// same document with the same bytes (RFC 6979), so that a publish that is run again
-// finds what it wrote.
+// Sign returns the Sigstore bundle with a signature over doc. It is another one each
+// time: a publish that is run again finds a signature and verifies that one.
 func (s *Signer) Sign(doc []byte) ([]byte, error) {
-	sum := sha256.Sum256(doc)
-	sig, err := s.key.Sign(nil, sum[:], crypto.SHA256)
+	signer, err := signature.LoadECDSASigner(s.key, crypto.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("sign with key %.16s: %w", s.public.Kid(), err)
+	}
+	sig, err := signer.SignMessage(bytes.NewReader(doc))
 	if err != nil {
 		return nil, fmt.Errorf("sign with key %.16s: %w", s.public.Kid(), err)
 	}
