@@ -1,0 +1,305 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/storer"
+
+	"makenot.work/sando/internal/reason"
+)
+
+// fileRemote is a channel repo in a directory of this machine. It is read in process,
+// object by object, while git programs may be writing to it.
+type fileRemote struct {
+	dir        string
+	maxObjects int // that one fetch brings
+}
+
+// Bounds on what one fetch brings.
+const (
+	maxFetch   = 32 << 20 // bytes of all objects together, unpacked
+	maxObjects = 20_000
+	maxDepth   = 64 // of directories in each other
+)
+
+// parseFile returns the directory that a file URL names.
+func parseFile(u *url.URL) (string, error) {
+	switch {
+	case u.Host != "" || u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", reason.Errorf(reason.Config, "repo URL %q holds more than a path; a directory is written file:///dir, with three slashes", u.Redacted())
+	case !filepath.IsAbs(u.Path) || filepath.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") || strings.ContainsRune(u.Path, 0):
+		return "", reason.Errorf(reason.Config, "repo URL %q: the path is not absolute and plain, or is the root; write file:///dir", u.Redacted())
+	}
+	return filepath.Clean(u.Path), nil
+}
+
+func (f *fileRemote) url() string { return (&url.URL{Scheme: "file", Path: f.dir}).String() }
+
+// looks is how often something is looked for that git may be packing elsewhere.
+const looks = 5
+
+// open opens the repository: bare, or the .git in a work tree. The caller closes it.
+func (f *fileRemote) open() (store, error) {
+	if _, err := os.Stat(f.dir); err != nil {
+		return store{}, fmt.Errorf("repo %q: %w", f.dir, err)
+	}
+	for _, dir := range []string{f.dir, filepath.Join(f.dir, ".git")} {
+		_, err := os.Stat(filepath.Join(dir, "HEAD"))
+		switch {
+		case err == nil:
+			s := openBusy(dir)
+			return s, f.checkFormat(s)
+		case errors.Is(err, fs.ErrPermission):
+			return store{}, fmt.Errorf("repo %q: %w", f.dir, err)
+		}
+	}
+	return store{}, fmt.Errorf("repo %q is not a git repository: it has no HEAD", f.dir)
+}
+
+// checkFormat refuses the repository formats that go-git would misread.
+func (f *fileRemote) checkFormat(s store) error {
+	c, err := s.st.Config()
+	if err != nil {
+		return fmt.Errorf("repo %q: config: %w", f.dir, err)
+	}
+	for _, o := range c.Raw.Section("extensions").Options {
+		switch v := strings.ToLower(o.Value); strings.ToLower(o.Key) + "=" + v {
+		case "objectformat=sha1", "refstorage=files":
+		default:
+			if k := strings.ToLower(o.Key); k == "objectformat" || k == "refstorage" {
+				return reason.Errorf(reason.Config, "repo %q has %s %q, which is not in this version; make it with git's defaults", f.dir, k, v)
+			}
+		}
+	}
+	return nil
+}
+
+func (f *fileRemote) branch(_ context.Context, name string) (plumbing.Hash, error) {
+	s, err := f.open()
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	defer s.close()
+	ref, err := storer.ResolveReference(s.st, plumbing.NewBranchReferenceName(name))
+	switch {
+	case errors.Is(err, plumbing.ErrReferenceNotFound):
+		return plumbing.ZeroHash, f.noBranch(s, name)
+	case err != nil:
+		return plumbing.ZeroHash, fmt.Errorf("repo %q: branch %q: %w", f.dir, name, err)
+	case ref.Hash() == plumbing.ZeroHash:
+		return plumbing.ZeroHash, fmt.Errorf("repo %q: branch %q names no object", f.dir, name)
+	}
+	return ref.Hash(), nil
+}
+
+// noBranch says why a branch was not found: go-git takes a file that is empty or cannot
+// be read for none.
+func (f *fileRemote) noBranch(s store, name string) error {
+	data, err := os.ReadFile(filepath.Join(s.st.Filesystem().Root(), "refs", "heads", name))
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("repo %q: branch %q: %w", f.dir, name, err)
+	case err == nil && len(data) == 0:
+		return fmt.Errorf("repo %q: branch %q names no object", f.dir, name)
+	default:
+		return reason.Errorf(reason.Stale, "repo %q has no branch %q", f.dir, name)
+	}
+}
+
+func (f *fileRemote) branches(ctx context.Context, prefix string) (map[string]plumbing.Hash, error) {
+	s, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	refs, err := s.st.IterReferences()
+	if err != nil {
+		return nil, fmt.Errorf("repo %q: %w", f.dir, err)
+	}
+	found := make(map[string]plumbing.Hash)
+	err = refs.ForEach(func(ref *plumbing.Reference) error {
+		name, ok := strings.CutPrefix(ref.Name().String(), "refs/heads/")
+		if ok && strings.HasPrefix(name, prefix) && ref.Type() == plumbing.HashReference && ref.Hash() != plumbing.ZeroHash {
+			found[name] = ref.Hash()
+		}
+		return ctx.Err()
+	})
+	return found, err
+}
+
+// fetch copies the commit and its tree into m.
+func (f *fileRemote) fetch(ctx context.Context, m *mirror, commit plumbing.Hash) error {
+	var err error
+	for look := range looks {
+		if perr := pause(ctx, look); perr != nil {
+			return perr
+		}
+		err = f.fetchOnce(ctx, m, commit)
+		if errors.Is(err, errBroken) || !errors.Is(err, errAbsent) && !errors.Is(err, errCorrupt) {
+			return err
+		}
+	}
+	return err
+}
+
+func (f *fileRemote) fetchOnce(ctx context.Context, m *mirror, commit plumbing.Hash) error {
+	s, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	c := &copying{from: s, to: m, maxObjects: f.maxObjects}
+	if err := c.commit(ctx, commit); err != nil {
+		return fmt.Errorf("repo %q: %w", f.dir, err)
+	}
+	return nil
+}
+
+// copying copies objects, each after the ones that it names.
+type copying struct {
+	from       store
+	to         *mirror
+	maxObjects int
+	objects    int
+	bytes      int64
+}
+
+func (c *copying) commit(ctx context.Context, h plumbing.Hash) error {
+	data, err := c.read(ctx, plumbing.CommitObject, h, maxCommit)
+	if err != nil {
+		return err
+	}
+	head, err := parseCommit(data)
+	if err != nil {
+		return err
+	}
+	if err := c.tree(ctx, head.tree, 0); err != nil {
+		return err
+	}
+	return c.write(plumbing.CommitObject, data)
+}
+
+func (c *copying) tree(ctx context.Context, h plumbing.Hash, depth int) error {
+	if depth > maxDepth {
+		return reason.Errorf(reason.Limit, "directories are nested deeper than %d", maxDepth)
+	}
+	if have, err := c.to.has(h); have || err != nil {
+		return c.to.broken(err)
+	}
+	data, err := c.read(ctx, plumbing.TreeObject, h, maxTree)
+	if err != nil {
+		return err
+	}
+	entries, err := parseTree(data)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch {
+		case e.isDir():
+			err = c.tree(ctx, e.hash, depth+1)
+		case e.mode != modeSubmodule:
+			err = c.blob(ctx, e.hash)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", e.name, err)
+		}
+	}
+	return c.write(plumbing.TreeObject, data)
+}
+
+func (c *copying) blob(ctx context.Context, h plumbing.Hash) error {
+	if have, err := c.to.has(h); have || err != nil {
+		return c.to.broken(err)
+	}
+	data, err := c.read(ctx, plumbing.BlobObject, h, maxBlob)
+	if err != nil {
+		return err
+	}
+	return c.write(plumbing.BlobObject, data)
+}
+
+func (c *copying) read(ctx context.Context, t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	data, err := c.from.read(t, h, max)
+	if err != nil {
+		return nil, err
+	}
+	c.objects++
+	c.bytes += int64(len(data))
+	if c.objects > c.maxObjects || c.bytes > maxFetch {
+		return nil, reason.Errorf(reason.Limit, "commit holds more than %d new objects or %d bytes; keep other things in another repository", c.maxObjects, maxFetch)
+	}
+	return data, nil
+}
+
+func (c *copying) write(t plumbing.ObjectType, data []byte) error {
+	if _, err := c.to.write(t, data); err != nil {
+		return unwritable(err)
+	}
+	return nil
+}
+
+// contains reports whether old is commit or one of its ancestors. A commit that stays
+// missing ends the history there: the repository is a shallow one, or the commit was
+// thrown away after a rewrite.
+func (f *fileRemote) contains(ctx context.Context, _ *mirror, old, commit plumbing.Hash) (bool, error) {
+	var err error
+	for look := range looks {
+		if perr := pause(ctx, look); perr != nil {
+			return false, perr
+		}
+		var found, whole bool
+		found, whole, err = f.walk(ctx, old, commit)
+		if found || whole || err != nil && !errors.Is(err, errCorrupt) {
+			return found, err
+		}
+	}
+	return false, err
+}
+
+// walk goes back from commit until it meets old; whole says whether it got everywhere.
+func (f *fileRemote) walk(ctx context.Context, old, commit plumbing.Hash) (found, whole bool, err error) {
+	s, err := f.open()
+	if err != nil {
+		return false, false, err
+	}
+	defer s.close()
+	whole = true
+	seen := map[plumbing.Hash]bool{commit: true}
+	for todo := []plumbing.Hash{commit}; len(todo) > 0; {
+		h := todo[0]
+		todo = todo[1:]
+		if h == old {
+			return true, whole, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return false, false, err
+		}
+		c, err := s.commit(h)
+		if errors.Is(err, errAbsent) {
+			whole = false
+			continue
+		}
+		if err != nil {
+			return false, false, fmt.Errorf("repo %q: %w", f.dir, err)
+		}
+		for _, p := range c.parents {
+			if !seen[p] {
+				seen[p] = true
+				todo = append(todo, p)
+			}
+		}
+	}
+	return false, whole, nil
+}

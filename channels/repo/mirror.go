@@ -1,0 +1,226 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
+)
+
+// privateRef names the commit fetched last in the mirror.
+const privateRef = "refs/sando/head"
+
+// markerFile says that a directory is a mirror, to be emptied when it is broken.
+const markerFile = "sando-mirror"
+
+// The other files of a mirror that never change.
+const (
+	mirrorHead   = "ref: refs/heads/none\n" // git wants one
+	mirrorConfig = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+	mirrorMarker = "A copy of the channel repo, made and thrown away by Sando. Nothing in it is worth keeping.\n"
+)
+
+// errBroken is matched by errors about the mirror. It holds nothing that cannot be
+// fetched again, so the answer is to throw it away.
+var errBroken = errors.New("local mirror is broken")
+
+// mirror is a bare git repository that holds the newest commits of the channel repo:
+// each with its whole tree, and none with its parents (they are listed as shallow). An
+// object is written after those it names, so what has a commit has all of it, unless
+// the mirror is broken.
+type mirror struct {
+	store
+	dir string
+}
+
+// openMirror opens the mirror in dir, and makes it when there is none or a broken one.
+func openMirror(dir string) (*mirror, error) {
+	m := &mirror{dir: dir}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open mirror: %w", err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, markerFile)); err != nil && !unmade(entries) {
+		return nil, reason.Errorf(reason.Config, "mirror directory %q holds something else; name another, or empty it", dir)
+	}
+	for name, want := range map[string]string{"HEAD": mirrorHead, "config": mirrorConfig} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			return m, m.empty()
+		}
+	}
+	m.store = openStore(dir)
+	return m, m.removeTemps()
+}
+
+// unmade reports whether a directory holds nothing but what a process leaves that was
+// killed while it wrote the marker, the first file of a mirror.
+func unmade(entries []fs.DirEntry) bool {
+	for _, e := range entries {
+		if !durable.IsTemp(e.Name()) || !strings.HasPrefix(e.Name(), "."+markerFile+".") {
+			return false
+		}
+	}
+	return true
+}
+
+// empty makes the mirror anew. HEAD is written last: without it a mirror is broken.
+func (m *mirror) empty() error {
+	m.store = openStore(m.dir)
+	if err := m.makeEmpty(); err != nil {
+		return fmt.Errorf("make mirror in %q: %w", m.dir, onDisk(err))
+	}
+	return nil
+}
+
+func (m *mirror) makeEmpty() error {
+	if err := durable.MkdirAll(m.dir, 0o700); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(m.dir, markerFile), []byte(mirrorMarker), 0o600); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(m.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == markerFile {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(m.dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	for _, d := range []string{"objects/info", "objects/pack", path.Dir(privateRef)} {
+		if err := durable.MkdirAll(filepath.Join(m.dir, d), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := durable.WriteFile(filepath.Join(m.dir, "config"), []byte(mirrorConfig), 0o600); err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(m.dir, "HEAD"), []byte(mirrorHead), 0o600)
+}
+
+// removeTemps removes what a process that was killed had begun to write.
+func (m *mirror) removeTemps() error {
+	for _, pattern := range []string{".*", "objects/pack/tmp_*", "objects/*/tmp_*", path.Dir(privateRef) + "/.*"} {
+		found, err := filepath.Glob(filepath.Join(escapeGlob(m.dir), pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range found {
+			if err := os.RemoveAll(f); err != nil {
+				return fmt.Errorf("open mirror: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func escapeGlob(dir string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
+}
+
+// crowded reports whether there are so many loose objects that it is time to begin
+// anew. As `git gc --auto`, it looks at one of the 256 directories and has the same limit.
+func (m *mirror) crowded() bool {
+	names, err := os.ReadDir(filepath.Join(m.dir, "objects", "17"))
+	return err == nil && len(names) > 27
+}
+
+// setHead records commit as the newest one.
+func (m *mirror) setHead(commit plumbing.Hash) error {
+	line := []byte(commit.String() + "\n")
+	for _, name := range []string{"shallow", privateRef} {
+		f := filepath.Join(m.dir, name)
+		if have, err := os.ReadFile(f); err == nil && bytes.Equal(have, line) {
+			continue
+		}
+		if err := durable.WriteFile(f, line, 0o600); err != nil {
+			return unwritable(err)
+		}
+	}
+	return nil
+}
+
+// broken makes an errBroken of what must not happen in a mirror.
+func (m *mirror) broken(err error) error {
+	if errors.Is(err, errAbsent) || errors.Is(err, errCorrupt) {
+		return fmt.Errorf("%w: %w", errBroken, err)
+	}
+	return err
+}
+
+// unwritable makes an errBroken of an error of writing, unless there is no space: then
+// a new mirror would not help.
+func unwritable(err error) error {
+	if err = onDisk(err); reason.Of(err) == reason.Disk {
+		return fmt.Errorf("write to mirror: %w", err)
+	}
+	return fmt.Errorf("%w: %w", errBroken, err)
+}
+
+// Bounds on what verify looks at.
+const (
+	maxVerify     = 4096    // objects
+	maxVerifyBlob = 1 << 20 // bytes
+)
+
+// verify reads everything below path in the commit and checks it against its hash, so
+// that a broken mirror is found while it can be mended. What goes beyond the bounds is
+// checked when it is read.
+func (m *mirror) verify(ctx context.Context, commit plumbing.Hash, path string) error {
+	c, err := m.commit(commit)
+	if err != nil {
+		return m.broken(err)
+	}
+	todo := []entry{{mode: modeDir, hash: c.tree}}
+	if path != "" {
+		e, err := m.find(c.tree, path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || reason.Of(err) == reason.Format:
+			return nil // the reader will hear of it
+		case err != nil:
+			return m.broken(err)
+		}
+		todo = []entry{e}
+	}
+	for n := 0; len(todo) > 0 && n < maxVerify; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		below, err := m.verifyEntry(e)
+		switch {
+		case errors.Is(err, errAbsent) || errors.Is(err, errCorrupt):
+			return m.broken(err)
+		case err == nil:
+			todo = append(todo, below...)
+		}
+	}
+	return nil
+}
+
+// verifyEntry reads e, and returns what is in it when it is a directory.
+func (m *mirror) verifyEntry(e entry) ([]entry, error) {
+	if e.isDir() {
+		return m.tree(e.hash)
+	}
+	if e.mode == modeSubmodule {
+		return nil, nil
+	}
+	_, err := m.read(plumbing.BlobObject, e.hash, maxVerifyBlob)
+	return nil, err
+}

@@ -1,0 +1,237 @@
+package repo
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"golang.org/x/sys/unix"
+
+	"makenot.work/sando/internal/reason"
+)
+
+// damages is what can happen to a file.
+var damages = map[string]func(path string) error{
+	"truncated": func(p string) error { return replaceFile(p, nil) },
+	"cut": func(p string) error {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		return replaceFile(p, data[:len(data)/2])
+	},
+	"flipped": func(p string) error {
+		data, err := os.ReadFile(p)
+		if err != nil || len(data) == 0 {
+			return err
+		}
+		data[len(data)/2] ^= 0x10
+		return replaceFile(p, data)
+	},
+	"garbage":   func(p string) error { return replaceFile(p, []byte(strings.Repeat("garbage\x00\xff", 100))) },
+	"gone":      func(p string) error { return os.Remove(p) },
+	"directory": func(p string) error { return errors.Join(os.Remove(p), os.MkdirAll(p+"/x", 0o700)) },
+	"link":      func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/dev/null", p)) },
+}
+
+func replaceFile(path string, data []byte) error {
+	return errors.Join(os.Remove(path), os.WriteFile(path, data, 0o600))
+}
+
+func copyDir(t *testing.T, from string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "mirror")
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// TestMirrorDamaged damages each file of a mirror in each way, and fetches again.
+func TestMirrorDamaged(t *testing.T) {
+	dir := newRepo(t)
+	work := clone(t, dir)
+	write(t, work+"/channels/b.json", "b")
+	head := commitAll(t, work, "b")
+	r := open(t, dir)
+	last := fetch(t, r, "").Commit
+	healthy := r.m.dir
+	var paths []string
+	err := filepath.WalkDir(healthy, func(path string, e fs.DirEntry, err error) error {
+		if rel, rerr := filepath.Rel(healthy, path); rerr == nil && !e.IsDir() {
+			paths = append(paths, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(paths) < 10 {
+		t.Fatalf("a mirror has only the files %q", paths)
+	}
+	for _, p := range paths {
+		for how, damage := range damages {
+			mirror := copyDir(t, healthy)
+			if err := damage(filepath.Join(mirror, p)); err != nil {
+				t.Fatal(err)
+			}
+			r, err := Open(mirror, config(dir))
+			if p == markerFile && how == "gone" {
+				checkReason(t, "Open without the marker", err, reason.Config, "holds something else")
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s of %s: Open: %v", how, p, err)
+				continue
+			}
+			s, err := r.Fetch(t.Context(), last)
+			if err != nil || s.Commit != head || s.Rewritten {
+				t.Errorf("%s of %s: Fetch = %+v, %v", how, p, s, err)
+				continue
+			}
+			checkRead(t, s, "channels/a.json", "{\"a\":1}\n")
+			checkRead(t, s, "channels/b.json", "b")
+		}
+	}
+}
+
+// TestMirrorEmptied removes everything in a mirror.
+func TestMirrorEmptied(t *testing.T) {
+	dir := newRepo(t)
+	mirror := filepath.Join(t.TempDir(), "m")
+	for range 2 {
+		r, err := Open(mirror, config(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkRead(t, fetch(t, r, ""), "channels/a.json", "{\"a\":1}\n")
+		for _, e := range []string{"objects", "refs", "HEAD", "config", "shallow", markerFile} {
+			if err := os.RemoveAll(filepath.Join(mirror, e)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestMirrorBrokenLater damages the mirror of a Repo that has verified it.
+func TestMirrorBrokenLater(t *testing.T) {
+	dir := newRepo(t)
+	r := open(t, dir)
+	s := fetch(t, r, "")
+	if err := os.RemoveAll(filepath.Join(r.m.dir, "objects")); err != nil {
+		t.Fatal(err)
+	}
+	r.m.store = openStore(r.m.dir) // nothing is remembered
+	_, err := s.Read("channels/a.json", 100)
+	checkReason(t, "Read from a broken mirror", err, reason.IO, "local mirror is broken")
+	checkRead(t, fetch(t, r, s.Commit), "channels/a.json", "{\"a\":1}\n")
+	checkRead(t, s, "channels/a.json", "{\"a\":1}\n")
+}
+
+// TestMirrorLies has an object with another content in the place of one.
+func TestMirrorLies(t *testing.T) {
+	dir := newRepo(t)
+	r := open(t, dir)
+	s := fetch(t, r, "")
+	e, err := r.m.find(s.tree, "channels/a.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := func(h plumbing.Hash) string {
+		return filepath.Join(r.m.dir, "objects", h.String()[:2], h.String()[2:])
+	}
+	other := blob(t, r.m.store, []byte("forged"))
+	data, err := os.ReadFile(object(other))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceFile(object(e.hash), data); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(r.m.dir, config(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkRead(t, fetch(t, again, ""), "channels/a.json", "{\"a\":1}\n")
+}
+
+// TestSourceDamaged has the same in the repo itself.
+func TestSourceDamaged(t *testing.T) {
+	for how, damage := range damages {
+		dir := newRepo(t)
+		name := git(t, dir, "rev-parse", "main:channels/a.json")
+		object := filepath.Join(dir, "objects", name[:2], name[2:])
+		healthy, err := os.ReadFile(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := damage(object); err != nil {
+			t.Fatal(err)
+		}
+		r := open(t, dir)
+		_, err = r.Fetch(t.Context(), "")
+		checkReason(t, "Fetch with an object that is "+how, err, reason.IO, "object is")
+		if err := errors.Join(os.RemoveAll(object), os.WriteFile(object, healthy, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		checkRead(t, fetch(t, r, ""), "channels/a.json", "{\"a\":1}\n")
+	}
+}
+
+func TestMirrorLeftovers(t *testing.T) {
+	dir := newRepo(t)
+	r := open(t, dir)
+	fetch(t, r, "")
+	before := listing(t, r.m.dir)
+	for _, f := range []string{".shallow.0123456789abcdef", "objects/pack/tmp_obj_12345", "refs/sando/.head.0123456789abcdef"} {
+		write(t, filepath.Join(r.m.dir, f), "x")
+	}
+	if _, err := Open(r.m.dir, config(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if after := listing(t, r.m.dir); after != before {
+		t.Errorf("after Open there is\n%s\nwant\n%s", after, before)
+	}
+}
+
+// TestMirrorCrowded lets a mirror grow until it is made anew.
+func TestMirrorCrowded(t *testing.T) {
+	dir := newRepo(t)
+	work := clone(t, dir)
+	r := open(t, dir)
+	last := fetch(t, r, "").Commit
+	for i := range 28 {
+		write(t, filepath.Join(r.m.dir, "objects/17", fmt.Sprintf("%038x", i)), "x")
+	}
+	if s := fetch(t, r, last); s.Commit != last || !r.m.crowded() {
+		t.Error("an idle Fetch made the mirror anew")
+	}
+	head := commitAll(t, work, "next")
+	if s := fetch(t, r, last); s.Commit != head || s.Rewritten || r.m.crowded() {
+		t.Errorf("Fetch = %+v, crowded %t", s, r.m.crowded())
+	}
+	checkRead(t, fetch(t, r, head), "channels/a.json", "{\"a\":1}\n")
+}
+
+func TestMirrorModes(t *testing.T) {
+	for _, umask := range []int{0, 0o022, 0o077} {
+		func() {
+			defer unix.Umask(unix.Umask(umask))
+			dir := newRepo(t)
+			r := open(t, dir)
+			checkRead(t, fetch(t, r, ""), "channels/a.json", "{\"a\":1}\n")
+			if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
+				t.Error(err)
+			}
+			info, err := os.Stat(r.m.dir)
+			if err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("umask %03o: the mirror has mode %s, %v, want 0700", umask, info.Mode(), err)
+			}
+		}()
+	}
+}

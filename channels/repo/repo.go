@@ -1,0 +1,245 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+)
+
+// Config says where the channel repo is.
+type Config struct {
+	URL    string // file:///dir
+	Branch string // the one that decides, "main"
+	Path   string // of the directory with channels/, trust/ and fleet.toml; "" is the root
+}
+
+// remote is where the channel repo really is.
+type remote interface {
+	// branch returns what a branch names; the reason is "stale" when there is no such
+	// branch, "io" when the repo cannot be reached.
+	branch(ctx context.Context, name string) (plumbing.Hash, error)
+
+	// branches returns all branches with names that begin with prefix.
+	branches(ctx context.Context, prefix string) (map[string]plumbing.Hash, error)
+
+	// fetch brings the commit and its tree into m.
+	fetch(ctx context.Context, m *mirror, commit plumbing.Hash) error
+
+	// contains reports whether old is commit or an ancestor of it.
+	contains(ctx context.Context, m *mirror, old, commit plumbing.Hash) (bool, error)
+
+	// push updates a branch to a commit of m, or deletes it (zero). Unless forced, the
+	// update is refused when the branch would lose a commit. The error is a *pushError
+	// when the remote refused.
+	push(ctx context.Context, m *mirror, commit plumbing.Hash, branch string, force bool) error
+}
+
+// Repo is the channel repo, seen through its mirror. It is not for several goroutines.
+type Repo struct {
+	c      Config
+	remote remote
+	m      *mirror
+	head   plumbing.Hash // in the mirror and verified; zero: not known
+	past   past
+}
+
+// past is the last answer to the question whether a history was rewritten.
+type past struct {
+	last, head plumbing.Hash
+	rewritten  bool
+}
+
+// Open opens the channel repo with its mirror in dir, which is made when it is missing
+// and made anew when it is broken. It does not look at the repo itself. A directory
+// that holds anything but a mirror is refused.
+func Open(dir string, c Config) (*Repo, error) {
+	remote, err := openRemote(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkBranch(c.Branch); err != nil {
+		return nil, err
+	}
+	if c.Path != "" {
+		if err := checkPath(c.Path); err != nil {
+			return nil, reason.Errorf(reason.Config, "%w", err)
+		}
+	}
+	m, err := openMirror(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Repo{c: c, remote: remote, m: m}, nil
+}
+
+func openRemote(repoURL string) (remote, error) {
+	const ways = "a channel repo is written https://host/path, ssh://user@host/path or file:///dir"
+	u, err := url.Parse(repoURL)
+	if err != nil {
+		// The text of a url.Error holds the URL, and that may hold a password.
+		return nil, reason.Errorf(reason.Config, "repo URL is malformed; %s", ways)
+	}
+	switch u.Scheme {
+	case "file":
+		dir, err := parseFile(u)
+		if err != nil {
+			return nil, err
+		}
+		return &fileRemote{dir, maxObjects}, nil
+	case "https", "ssh":
+		return nil, reason.Errorf(reason.Config, "repo URL %q: %s is not in this version; use file:///dir", u.Redacted(), u.Scheme)
+	default:
+		return nil, reason.Errorf(reason.Config, "repo URL %q: scheme %q is refused; %s", layout.StripUserInfo(u.Redacted()), u.Scheme, ways)
+	}
+}
+
+func checkBranch(name string) error {
+	ref := plumbing.NewBranchReferenceName(name)
+	if err := ref.Validate(); err != nil || name == "" || strings.HasPrefix(name, "-") {
+		return reason.Errorf(reason.Config, "branch %q is not a name that git allows", name)
+	}
+	return nil
+}
+
+// Fetch returns the newest state of the branch. last is the commit seen before, or "";
+// whether the new one descends from it is reported, never refused. Errors have the
+// reason "stale" when there is no such branch, "format" when it names no commit,
+// "limit" when the commit is too big, "io" or "disk" otherwise.
+//
+// When nothing is new, one Repo looks at nothing but the branch.
+func (r *Repo) Fetch(ctx context.Context, last string) (*Snapshot, error) {
+	s, err := r.fetch(ctx, last)
+	if errors.Is(err, errBroken) {
+		if err := r.drop(); err != nil {
+			return nil, err
+		}
+		s, err = r.fetch(ctx, last)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch channel repo: %w", err)
+	}
+	return s, nil
+}
+
+// drop throws the mirror away.
+func (r *Repo) drop() error {
+	r.head = plumbing.ZeroHash
+	return r.m.empty()
+}
+
+func (r *Repo) fetch(ctx context.Context, last string) (*Snapshot, error) {
+	head, err := r.remote.branch(ctx, r.c.Branch)
+	if err != nil {
+		return nil, err
+	}
+	if head != r.head {
+		if err := r.take(ctx, head); err != nil {
+			return nil, err
+		}
+		if err := r.m.setHead(head); err != nil {
+			return nil, err
+		}
+		r.head = head
+	}
+	s, err := r.snapshot(head)
+	if err != nil {
+		return nil, err
+	}
+	s.Rewritten, err = r.rewritten(ctx, last, head)
+	return s, err
+}
+
+// take makes sure that the commit is in the mirror, whole.
+func (r *Repo) take(ctx context.Context, commit plumbing.Hash) error {
+	have, err := r.m.has(commit)
+	if err != nil {
+		return r.m.broken(err)
+	}
+	if !have && r.m.crowded() {
+		if err := r.drop(); err != nil {
+			return err
+		}
+	}
+	if !have {
+		if err := r.remote.fetch(ctx, r.m, commit); err != nil {
+			return err
+		}
+	}
+	return r.m.verify(ctx, commit, r.c.Path)
+}
+
+// rewritten reports whether last is not in the history of head.
+func (r *Repo) rewritten(ctx context.Context, last string, head plumbing.Hash) (bool, error) {
+	if last == "" {
+		return false, nil
+	}
+	if !plumbing.IsHash(last) {
+		return false, reason.Errorf(reason.Format, "last commit %q is not an object name", last)
+	}
+	old := plumbing.NewHash(last)
+	if r.past.last != old || r.past.head != head {
+		found, err := r.remote.contains(ctx, r.m, old, head)
+		if err != nil {
+			return false, err
+		}
+		r.past = past{last: old, head: head, rewritten: !found}
+	}
+	return r.past.rewritten, nil
+}
+
+// maxBranches bounds how many branches are looked at.
+const maxBranches = 1000
+
+// Branches returns the newest state of each branch with a name that begins with prefix.
+// Branches that hold no commit are left out.
+func (r *Repo) Branches(ctx context.Context, prefix string) (map[string]*Snapshot, error) {
+	heads, err := r.remote.branches(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("list branches %q: %w", prefix+"*", err)
+	}
+	if len(heads) > maxBranches {
+		return nil, reason.Errorf(reason.Limit, "list branches %q: %d are more than %d; delete old ones", prefix+"*", len(heads), maxBranches)
+	}
+	found := make(map[string]*Snapshot, len(heads))
+	for name, head := range heads {
+		s, err := r.branch(ctx, head)
+		if errors.Is(err, errBroken) {
+			if err := r.drop(); err != nil {
+				return nil, err
+			}
+			s, err = r.branch(ctx, head)
+		}
+		if reason.Of(err) == reason.Format {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("fetch branch %q: %w", name, err)
+		}
+		found[name] = s
+	}
+	return found, nil
+}
+
+func (r *Repo) branch(ctx context.Context, head plumbing.Hash) (*Snapshot, error) {
+	if err := r.take(ctx, head); err != nil {
+		return nil, err
+	}
+	return r.snapshot(head)
+}
+
+// Merged reports whether the commit is in the history of head. It is not when it was
+// squashed or rebased: compare what the commits hold to find that out.
+func (r *Repo) Merged(ctx context.Context, commit string, head *Snapshot) (bool, error) {
+	rewritten, err := r.rewritten(ctx, commit, head.hash)
+	if err != nil {
+		return false, fmt.Errorf("look for commit %s in the channel repo: %w", commit, err)
+	}
+	return !rewritten, nil
+}
