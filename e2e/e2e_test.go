@@ -8,7 +8,9 @@
 //
 //	world                     begin in the world of testdata/world (see make.sh there)
 //	exitcode N PROGRAM ARG…   run a program that must exit with N
-//	tree PATH…                print mode, time, hash and name of everything at PATH
+//	remember PATH…            note mode, time and bytes of everything at PATH
+//	unchanged [PATH…]         everything remembered is as it was
+//	empty DIR…                nothing is in DIR, if there is one
 //	flip FILE WHERE           change one bit: at an offset, or right after a text
 //	json FILE KEY [VALUE]     a value of a JSON document, such as bundles.0.name
 //	jsonenv NAME FILE KEY     the same, into an environment variable
@@ -18,7 +20,7 @@
 //	health NAME ROOT          serve the health of what runs in ROOT; NAME gets the URL
 //
 // A FILE may be a pattern that matches one file. A failure that is expected is followed
-// by lines that show that nothing was left behind, mostly by tree before and after.
+// by lines that show that nothing was left behind.
 package e2e
 
 import (
@@ -29,12 +31,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +46,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	builder "makenot.work/sando/builder/cli"
@@ -79,20 +84,23 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: false,
 		Setup: func(env *testscript.Env) error {
 			env.Vars = append(env.Vars, environment()...)
+			env.Values["remembered"] = remembered{}
 			// A node refuses a root that others could replace, whatever the umask is.
 			return os.Chmod(env.WorkDir, 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"world":    world,
-			"exitcode": exitcode,
-			"tree":     tree,
-			"flip":     flip,
-			"json":     jsonIs,
-			"jsonenv":  jsonenv,
-			"resign":   resign,
-			"expand":   expand,
-			"await":    await,
-			"health":   health,
+			"world":     world,
+			"exitcode":  exitcode,
+			"remember":  remember,
+			"unchanged": unchanged,
+			"empty":     empty,
+			"flip":      flip,
+			"json":      jsonIs,
+			"jsonenv":   jsonenv,
+			"resign":    resign,
+			"expand":    expand,
+			"await":     await,
+			"health":    health,
 		},
 	})
 }
@@ -169,46 +177,84 @@ func exitcode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func tree(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) > 0, "tree PATH…")
+// remembered is what was at some paths, by path.
+type remembered map[string][]string
+
+func remember(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 0, "remember PATH…")
+	was := ts.Value("remembered").(remembered)
+	clear(was)
 	for _, arg := range args {
-		top := ts.MkAbs(arg)
-		ts.Check(filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) && path == top {
-				_, err = fmt.Fprintf(ts.Stdout(), "nothing at %s\n", arg)
-				return err
-			}
-			if err != nil {
-				return err
-			}
-			return show(ts.Stdout(), path, arg+strings.TrimPrefix(path, top))
-		}))
+		was[arg] = list(ts, arg)
 	}
 }
 
-// show prints a line about the file at path.
-func show(w io.Writer, path, name string) error {
+func unchanged(ts *testscript.TestScript, neg bool, args []string) {
+	was := ts.Value("remembered").(remembered)
+	usage(ts, !neg && len(was) > 0, "unchanged [PATH…]")
+	if len(args) == 0 {
+		args = slices.Sorted(maps.Keys(was))
+	}
+	for _, arg := range args {
+		before, ok := was[arg]
+		if !ok {
+			ts.Fatalf("%q was not remembered", arg)
+		}
+		if diff := cmp.Diff(before, list(ts, arg)); diff != "" {
+			ts.Fatalf("%s changed:\n%s", arg, diff)
+		}
+	}
+}
+
+// list returns a line about each thing at and below name.
+func list(ts *testscript.TestScript, name string) (lines []string) {
+	top := ts.MkAbs(name)
+	ts.Check(filepath.WalkDir(top, func(path string, _ fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path == top {
+			lines = append(lines, "nothing")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		line, err := describe(path)
+		lines = append(lines, line+" "+strings.TrimPrefix(path, top))
+		return err
+	}))
+	return lines
+}
+
+// describe returns mode, time and content of the file at path.
+func describe(path string) (string, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	at, content := info.ModTime().UTC().Format(time.RFC3339Nano), "-"
 	switch mode := info.Mode(); {
 	case mode.IsDir():
 		at = "-" // changes with every temporary file
 	case mode.Type() == fs.ModeSymlink:
-		if content, err = os.Readlink(path); err != nil {
-			return err
-		}
+		content, err = os.Readlink(path)
 	case mode.IsRegular():
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
+		var data []byte
+		data, err = os.ReadFile(path)
 		content = fmt.Sprintf("%x", sha256.Sum256(data))
 	}
-	_, err = fmt.Fprintln(w, info.Mode(), at, content, name)
-	return err
+	return fmt.Sprintf("%s %s %s", info.Mode(), at, content), err
+}
+
+func empty(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 0, "empty DIR…")
+	for _, arg := range args {
+		entries, err := os.ReadDir(ts.MkAbs(arg))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			ts.Check(err)
+		}
+		if len(entries) > 0 {
+			ts.Fatalf("%s is not empty: %q", arg, entries)
+		}
+	}
 }
 
 func flip(ts *testscript.TestScript, neg bool, args []string) {
