@@ -48,8 +48,9 @@
 // still what it was when the release began: otherwise the reason is "stale", and the
 // message says what moved it. Running a release that died again finishes it.
 //
-// The same commit, configuration and version of the builder give the same bytes. The
-// URL of the source is in the manifest unless it is a path of the builder's machine.
+// The same commit, configuration and version of the builder give the same manifest and
+// tarballs, if the build is reproducible; signatures differ each time. The URL of the
+// source is in the manifest unless it is a path of the builder's machine.
 //
 // # Build
 //

@@ -16,6 +16,7 @@ import (
 	"makenot.work/sando/channels"
 	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/layout"
+	"makenot.work/sando/signing/keys"
 )
 
 // site is a directory made by Init, a source repository, and a bundle that takes a
@@ -30,7 +31,28 @@ type site struct {
 type made struct {
 	once sync.Once
 	dir  string
+	keys map[string]*keys.Signer // by file name
 	err  error
+}
+
+func (m *made) make() {
+	if m.dir, m.err = os.MkdirTemp("", "builder-test-"); m.err != nil {
+		return
+	}
+	if _, m.err = Init(context.Background(), InitRequest{Dir: m.dir, App: "mnw", Passphrase: noPassphrase}); m.err != nil {
+		return
+	}
+	m.keys = map[string]*keys.Signer{}
+	for _, name := range initKeys {
+		pem, err := os.ReadFile(filepath.Join(m.dir, "keys", name+".key"))
+		if err != nil {
+			m.err = err
+			return
+		}
+		if m.keys[name+".key"], m.err = keys.Load(pem, []byte{}); m.err != nil {
+			return
+		}
+	}
 }
 
 var template made // written once
@@ -47,11 +69,7 @@ func noPassphrase(context.Context) ([]byte, error) { return []byte{}, nil }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	template.once.Do(func() {
-		if template.dir, template.err = os.MkdirTemp("", "builder-test-"); template.err == nil {
-			_, template.err = Init(context.Background(), InitRequest{Dir: template.dir, App: "mnw", Passphrase: noPassphrase})
-		}
-	})
+	template.once.Do(template.make)
 	if template.err != nil {
 		t.Fatal(template.err)
 	}
@@ -162,8 +180,7 @@ func (s *site) builder(change ...func(*Config, *Options)) *Builder {
 		s.t.Fatal(err)
 	}
 	opt := Options{
-		Log:        slog.New(slog.DiscardHandler),
-		Passphrase: func(context.Context, string) ([]byte, error) { return []byte{}, nil },
+		Log: slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
 		c(cfg, &opt)
@@ -171,6 +188,14 @@ func (s *site) builder(change ...func(*Config, *Options)) *Builder {
 	b, err := New(s.t.Context(), cfg, opt)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if opt.Passphrase == nil { // opened already; opening is slow on purpose
+		b.keys.opened = map[string]*keys.Signer{}
+		for _, file := range []string{cfg.Signing.ReleaseKey, cfg.Signing.ChannelKey} {
+			if k := template.keys[filepath.Base(file)]; k != nil {
+				b.keys.opened[file] = k
+			}
+		}
 	}
 	return b
 }
