@@ -73,11 +73,11 @@ func (c *cycle) activate(ctx context.Context, t target) (Result, error) {
 		over.Over = nil
 	}
 	c.st.Intent = i
+	c.acting = true
 	if err := c.save(); err != nil {
 		// Whether the intent is on disk is not known; the next start looks.
 		return Result{}, err
 	}
-	c.acting = true
 	c.log.Info("swap", "from", c.cur.Version, "to", t.Version)
 	if c.cur.Version != t.Version {
 		if err := c.swap(t.Version); err != nil {

@@ -1,0 +1,266 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"makenot.work/sando/layout/node"
+)
+
+// site is a builder with a few released versions, and nodes that follow tier a. The
+// programs are run as processes, so that they can be killed.
+type site struct {
+	t   *testing.T
+	dir string
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newSite makes a builder whose source has the given versions, each a commit and a tag.
+func newSite(t *testing.T, versions ...string) *site {
+	t.Helper()
+	s := &site{t: t, dir: t.TempDir()}
+	must(t, os.MkdirAll(s.path("src", "files"), 0o755))
+	s.git("init", "-q", "-b", "main")
+	for _, v := range versions {
+		s.commit(v)
+	}
+	s.run(0, "builder", "init", s.path("site"), "--app", "mnw", "--source", "file://"+s.path("src"))
+	config, err := os.ReadFile(s.path("site", "builder.toml"))
+	must(t, err)
+	text := strings.NewReplacer(
+		"version = []", `version = ["cat", "VERSION"]`,
+		"\n[storage]", "\n[[release_contents]]\nsrc = \"files\"\ndst = \"files\"\nrequired = true\n[[release_contents]]\nsrc = \"VERSION\"\ndst = \"VERSION\"\nrequired = true\n\n[storage]",
+	).Replace(string(config))
+	must(t, os.WriteFile(s.path("site", "builder.toml"), []byte(text), 0o644))
+	return s
+}
+
+func (s *site) path(elem ...string) string { return filepath.Join(append([]string{s.dir}, elem...)...) }
+
+// commit makes a version of the source: 30 files that differ, and a bigger one.
+func (s *site) commit(version string) {
+	s.t.Helper()
+	must(s.t, os.WriteFile(s.path("src", "VERSION"), []byte(version+"\n"), 0o644))
+	for i := range 30 {
+		must(s.t, os.WriteFile(s.path("src", "files", fmt.Sprint(i)), []byte(strings.Repeat(version+" ", i*50)), 0o644))
+	}
+	big := make([]byte, 1<<20)
+	chacha := rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%-32s", version))))
+	if _, err := chacha.Read(big); err != nil {
+		s.t.Fatal(err)
+	}
+	must(s.t, os.WriteFile(s.path("src", "files", "big"), big, 0o644))
+	s.git("add", "-A")
+	s.git("commit", "-q", "-m", version)
+	s.git("tag", version)
+}
+
+func (s *site) git(args ...string) {
+	s.t.Helper()
+	cmd := exec.Command("git", append([]string{"-C", s.path("src"), "-c", "user.name=dev", "-c", "user.email=dev@example.org"}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+}
+
+func (s *site) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "SANDO_KEY_PASSWORD=secret", "SANDO_CONFIG="+s.path("site", "builder.toml"))
+	return cmd
+}
+
+// run runs a program to its end, demands its exit code and returns what it printed.
+func (s *site) run(want int, args ...string) string {
+	s.t.Helper()
+	return finish(s.t, s.command(args...), want)
+}
+
+func finish(t *testing.T, cmd *exec.Cmd, want int) string {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if got := cmd.ProcessState.ExitCode(); got != want {
+		t.Fatalf("%s: exit %d, want %d\n%s%s", strings.Join(cmd.Args, " "), got, want, out.String(), errs.String())
+	}
+	return out.String()
+}
+
+// release publishes a version and advances the first tier.
+func (s *site) release(version string) {
+	s.t.Helper()
+	s.run(0, "builder", "release", "--quiet", "--rev", version)
+}
+
+func (s *site) promote(version string) {
+	s.t.Helper()
+	s.run(0, "builder", "promote", "a", "--version", version)
+}
+
+// machine is one node of a site.
+type machine struct {
+	*site
+	root string
+}
+
+// machine makes the configuration of a node. Its service writes the live version to
+// the file ROOT.running.
+func (s *site) machine(name string) *machine {
+	s.t.Helper()
+	m := &machine{s, s.path(name)}
+	script := fmt.Sprintf("cat %[1]s/current/VERSION > %[1]s.running", m.root)
+	must(s.t, os.WriteFile(m.root+".toml", []byte(fmt.Sprintf(`
+app = "mnw"
+tier = "a"
+node = "%s"
+root = "%s"
+trust = "%s"
+retain = 1
+[channels]
+repo = "file://%s"
+[storage]
+url = "file://%s"
+[service]
+command = ["/bin/sh", "-c", "%s"]
+`, name, m.root, s.path("site", "keys", "trust.json"), s.path("site", "channels.git"), s.path("site", "bucket"), script)), 0o644))
+	return m
+}
+
+func (m *machine) puller(args ...string) *exec.Cmd {
+	cmd := m.command(append([]string{"puller"}, args...)...)
+	cmd.Env = append(cmd.Env, "SANDO_CONFIG="+m.root+".toml")
+	return cmd
+}
+
+// cycle runs one cycle to its end, demands its exit code and returns its reason.
+func (m *machine) cycle(want int, args ...string) string {
+	m.t.Helper()
+	out := finish(m.t, m.puller(append(args, "--json")...), want)
+	var r struct{ Reason string }
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		m.t.Fatalf("%v: %s", err, out)
+	}
+	return r.Reason
+}
+
+// kill starts cmd, and kills it after the given time unless it has ended by then. It
+// reports whether it was killed.
+func kill(t *testing.T, cmd *exec.Cmd, after time.Duration) bool {
+	t.Helper()
+	must(t, cmd.Start())
+	timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
+	defer timer.Stop()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled()
+}
+
+// invariants asserts what must hold at any moment, however a puller ended.
+func (m *machine) invariants() {
+	m.t.Helper()
+	dir, err := node.View(m.root)
+	must(m.t, err)
+	cur, err := dir.Current()
+	must(m.t, err)
+	if cur.Odd != "" || cur.Dangling != "" {
+		m.t.Fatalf("I1: current is %+v", cur)
+	}
+	if cur.Version != "" {
+		if _, err := dir.Verify(m.t.Context(), cur.Version); err != nil {
+			m.t.Fatalf("I1: %v", err)
+		}
+	}
+	st, err := dir.State()
+	if err != nil {
+		m.t.Fatalf("I2: %v", err)
+	}
+	if st == nil {
+		st = node.NewState()
+	}
+	running := ""
+	if st.Running != nil {
+		running = st.Running.Version
+	}
+	if st.Intent == nil && running != cur.Version {
+		m.t.Fatalf("I3, I4: idle at %q, current is %q", running, cur.Version)
+	}
+}
+
+// settled asserts that the node runs exactly version and nothing was left behind.
+func (m *machine) settled(version string) {
+	m.t.Helper()
+	m.invariants()
+	dir, err := node.View(m.root)
+	must(m.t, err)
+	cur, err := dir.Current()
+	must(m.t, err)
+	running, err := os.ReadFile(m.root + ".running")
+	must(m.t, err)
+	if cur.Version != version || strings.TrimSpace(string(running)) != version {
+		m.t.Fatalf("current is %q and %q runs, want %q", cur.Version, running, version)
+	}
+	st, err := dir.State()
+	must(m.t, err)
+	if st.Intent != nil || len(st.Blocked) != 0 {
+		m.t.Fatalf("state is not settled: %+v", st)
+	}
+	must(m.t, filepath.WalkDir(m.root, func(path string, e os.DirEntry, err error) error {
+		rel, _ := filepath.Rel(m.root, path)
+		if err == nil && stray(rel) {
+			m.t.Errorf("stray file %s", rel)
+		}
+		return err
+	}))
+	finish(m.t, m.puller("verify"), 0)
+}
+
+// stray reports whether a path below a node's root is one that no settled node has.
+func stray(rel string) bool {
+	for _, dir := range []string{"staging", "fetch", "trash"} {
+		if strings.HasPrefix(rel, ".sando/"+dir+"/") {
+			return true
+		}
+	}
+	if strings.HasPrefix(rel, ".sando/git/") {
+		return false
+	}
+	name := filepath.Base(rel)
+	if strings.HasPrefix(rel, ".sando/.pin.json.") {
+		return false // written without the lock, so it may be in use; deleted when it is an hour old
+	}
+	top := !strings.Contains(rel, "/")
+	return name[0] == '.' && name != ".sando" && rel != "." || top && rel != "." && rel != ".sando" && rel != "current" && rel != "releases" ||
+		strings.HasSuffix(name, ".broken")
+}
+
+// rounds scales the number of repetitions: few in a plain run, all in the crash lane.
+func rounds(few, all int) int {
+	if os.Getenv("SANDO_CRASH") != "" {
+		return all
+	}
+	return few
+}
