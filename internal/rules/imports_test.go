@@ -1,0 +1,206 @@
+package rules
+
+import (
+	"slices"
+	"strings"
+)
+
+// edges returns the directions of docs/design.md: which packages of the module a package
+// may import outside of its tests. A name that ends in "/..." stands for what is below it;
+// the first row that fits counts, and a package without a row has no place yet. What only
+// tests use (internal/testenv, buckettest, canontest) is in no row.
+func edges() [][2]string {
+	return [][2]string{
+		{"cmd/builder", "builder/cli internal/cli"},
+		{"cmd/puller", "puller/cli internal/cli"},
+
+		{"builder/cli", "builder internal/cli internal/reason layout"},
+		{"builder", "builder/proc builder/source builder/stage channels channels/repo signing signing/keys " +
+			"layout layout/tree layout/archive layout/bucket internal/canon internal/config internal/durable internal/reason"},
+		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
+
+		{"puller/cli", "puller layout layout/node internal/canon internal/cli internal/config internal/reason"},
+		{"puller", "channels channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/node " +
+			"internal/canon internal/config internal/durable internal/probe internal/reason"},
+
+		{"channels/repo", "channels signing layout internal/canon internal/durable internal/reason"},
+		{"channels", "signing layout internal/canon internal/reason"},
+		{"signing/keys", "signing internal/reason"},
+		{"signing", "layout internal/canon internal/reason"},
+
+		{"layout/archive", "layout layout/tree internal/reason"},
+		{"layout/bucket/buckettest", "layout/bucket internal/reason"},
+		{"layout/bucket", "layout internal/canon internal/durable internal/reason"},
+		{"layout/node", "layout layout/tree internal/canon internal/durable internal/reason"},
+		{"layout/tree", "layout internal/reason"},
+		{"layout", "internal/canon internal/reason"},
+
+		{"internal/canon/canontest", "internal/canon internal/reason"},
+		{"internal/cli", "internal/canon internal/reason"},
+		{"internal/config", "internal/reason"},
+		{"internal/...", ""},
+
+		{"e2e/...", "..."}, // where builder and puller meet
+	}
+}
+
+// within reports whether the package dir is named by pattern.
+func within(dir, pattern string) bool {
+	if pattern == "..." {
+		return true
+	}
+	below, tree := strings.CutSuffix(pattern, "/...")
+	return dir == below || tree && strings.HasPrefix(dir, below+"/")
+}
+
+// directions: a package imports what its row allows. Tests may reach further; see
+// strangers.
+func directions(f *file) []string {
+	if f.test() {
+		return nil
+	}
+	row := slices.IndexFunc(edges(), func(e [2]string) bool { return within(f.dir(), e[0]) })
+	if row < 0 {
+		return []string{f.at(f.ast.Name, "package %s has no row in the table of imports", f.dir())}
+	}
+	var found []string
+	allowed := strings.Fields(edges()[row][1])
+	for _, dir := range f.inside() {
+		if !slices.ContainsFunc(allowed, func(p string) bool { return within(dir, p) }) {
+			found = append(found, f.at(f.ast.Name, "%s must not import %s", f.dir(), dir))
+		}
+	}
+	return found
+}
+
+// strangers: builder and puller never import each other, not even in tests, which meet
+// in e2e.
+func strangers(f *file) []string {
+	var found []string
+	for _, pair := range [][2]string{{"builder/...", "puller/..."}, {"puller/...", "builder/..."}} {
+		for _, dir := range f.inside() {
+			if within(f.dir(), pair[0]) && within(dir, pair[1]) {
+				found = append(found, f.at(f.ast.Name, "%s must not import %s: test both in e2e", f.dir(), dir))
+			}
+		}
+	}
+	return found
+}
+
+// pure: the rules in channels and signing work on bytes. They name nothing of the
+// system or the network.
+func pure(f *file) []string {
+	if f.test() || f.dir() != "channels" && f.dir() != "signing" {
+		return nil
+	}
+	var found []string
+	for _, p := range f.imports() {
+		for _, out := range []string{"os/...", "net/...", "syscall", "io/fs", "io/ioutil", "path/filepath", "golang.org/x/sys/..."} {
+			if within(p, out) {
+				found = append(found, f.at(f.ast.Name, "%s must not import %s: its rules do no I/O", f.dir(), p))
+			}
+		}
+	}
+	return found
+}
+
+// reach: what a program is not to contain is not in it by a detour either. The puller
+// has no code that could sign.
+func reach(files []*file) []string {
+	imports := map[string][]string{}
+	for _, f := range files {
+		if !f.test() {
+			imports[f.dir()] = append(imports[f.dir()], f.inside()...)
+		}
+	}
+	var found []string
+	for _, bar := range []struct{ from, out string }{
+		{"puller/...", "signing/keys"},
+		{"cmd/puller", "signing/keys"},
+		{"puller/...", "builder/..."},
+		{"cmd/puller", "builder/..."},
+		{"builder/...", "puller/..."},
+		{"cmd/builder", "puller/..."},
+	} {
+		for dir := range imports {
+			if !within(dir, bar.from) {
+				continue
+			}
+			if way := walk(imports, []string{dir}, bar.out); way != nil {
+				found = append(found, strings.Join(way, " -> "))
+			}
+		}
+	}
+	return found
+}
+
+// walk returns a way that continues way and ends in a package out, if there is one.
+func walk(imports map[string][]string, way []string, out string) []string {
+	last := way[len(way)-1]
+	for _, next := range imports[last] {
+		longer := append(slices.Clip(way), next)
+		if within(next, out) {
+			return longer
+		}
+		if end := walk(imports, longer, out); end != nil {
+			return end
+		}
+	}
+	return nil
+}
+
+func importSamples() []sample {
+	const sando = `"makenot.work/sando/`
+	return []sample{
+		{"directions", map[string]string{"layout/a.go": "package layout; import " + sando + `channels"`},
+			[]string{"layout/a.go:1: layout must not import channels"}},
+		{"directions", map[string]string{"puller/a.go": "package puller; import k " + sando + `signing/keys"`},
+			[]string{"puller/a.go:1: puller must not import signing/keys"}},
+		{"directions", map[string]string{"layout/a.go": "package layout; import " + sando + `internal/testenv"`},
+			[]string{"layout/a.go:1: layout must not import internal/testenv"}},
+		{"directions", map[string]string{"common/a.go": "package common"},
+			[]string{"common/a.go:1: package common has no row in the table of imports"}},
+		{"directions", map[string]string{
+			"puller/a.go":           "package puller; import " + sando + `channels/repo"`,
+			"puller/a_test.go":      "package puller; import " + sando + `signing/keys"`,
+			"layout/node/a_test.go": "package node; import " + sando + `internal/testenv"`,
+			"e2e/demo/a.go":         "package main; import " + sando + `puller/cli"`,
+		}, nil},
+
+		{"strangers", map[string]string{"builder/a_test.go": "package builder; import " + sando + `puller"`},
+			[]string{"builder/a_test.go:1: builder must not import puller: test both in e2e"}},
+		{"strangers", map[string]string{"puller/cli/a.go": "package cli; import " + sando + `builder/proc"`},
+			[]string{"puller/cli/a.go:1: puller/cli must not import builder/proc: test both in e2e"}},
+
+		{"pure", map[string]string{"channels/a.go": `package channels; import (_ "net/http"; _ "time")`},
+			[]string{"channels/a.go:1: channels must not import net/http: its rules do no I/O"}},
+		{"pure", map[string]string{"signing/a.go": `package signing; import _ "os"`},
+			[]string{"signing/a.go:1: signing must not import os: its rules do no I/O"}},
+		{"pure", map[string]string{
+			"channels/repo/a.go":    `package repo; import "os"`,
+			"signing/keys/a.go":     `package keys; import "os"`,
+			"channels/fuzz_test.go": `package channels; import "os"`,
+		}, nil},
+
+		{"reach", map[string]string{
+			"puller/a.go":        "package puller; import " + sando + `channels/repo"`,
+			"channels/repo/a.go": "package repo; import " + sando + `channels"`,
+			"channels/a.go":      "package channels; import " + sando + `signing/keys"`,
+		}, []string{"puller -> channels/repo -> channels -> signing/keys"}},
+		{"reach", map[string]string{
+			"cmd/builder/a.go":  "package main; import " + sando + `internal/cli"`,
+			"internal/cli/a.go": "package cli; import " + sando + `puller/cli"`,
+		}, []string{"cmd/builder -> internal/cli -> puller/cli"}},
+		{"reach", map[string]string{
+			"puller/a.go":        "package puller; import " + sando + `signing"`,
+			"puller/a_test.go":   "package puller; import " + sando + `signing/keys"`,
+			"signing/keys/a.go":  "package keys; import " + sando + `signing"`,
+			"cmd/builder/a.go":   "package main; import " + sando + `signing/keys"`,
+			"e2e/crash_test.go":  "package e2e; import " + sando + `puller"`,
+			"e2e/demo/demo.go":   "package main; import " + sando + `builder"`,
+			"internal/cli/a.go":  "package cli",
+			"internal/cli/b.go":  "package cli",
+			"channels/repo/a.go": "package repo",
+		}, nil},
+	}
+}
