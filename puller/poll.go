@@ -78,10 +78,12 @@ func (c *cycle) read(snap *repo.Snapshot) error {
 
 // accept makes ch the newest known state, durably, before anything acts on it.
 func (c *cycle) accept(ch *channels.Channel, s signing.Signed) error {
-	if !c.dry {
-		if err := c.dir.SaveChannel(c.cfg.Tier, s.Doc, s.Sigs); err != nil {
-			return err
-		}
+	if c.dry {
+		c.channel = &accepted{ch, s.Doc}
+		return nil
+	}
+	if err := c.dir.SaveChannel(c.cfg.Tier, s.Doc, s.Sigs); err != nil {
+		return err
 	}
 	c.channel = &accepted{ch, s.Doc}
 	c.log.Info("accepted", "channel", c.cfg.Tier, "seq", ch.Seq, "version", ch.Version)

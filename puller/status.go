@@ -122,6 +122,9 @@ func (c *cycle) headline(pinErr error) (reason.Code, string) {
 	if pinErr != nil {
 		return reason.Of(pinErr), pinErr.Error()
 	}
+	if c.dir.LastCycle().IsZero() && c.pin == nil && c.cur.Version == "" {
+		return reason.Stale, "no cycle ever ran on this node: run `puller`"
+	}
 	d := decide(c.facts())
 	if d.Warning != "" {
 		c.warn("%s", d.Warning)

@@ -94,11 +94,11 @@ func writeHistory(out io.Writer, events []node.Event) {
 	}
 	for _, e := range events {
 		text := e.Event
-		if e.From != "" {
-			text += " from " + e.From
-		}
-		if e.To != "" {
-			text += " to " + e.To
+		switch {
+		case e.From != "" && e.To != "":
+			text += " from " + e.From + " to " + e.To
+		case e.To != "":
+			text += " " + e.To
 		}
 		if e.Message != "" {
 			text += ": " + e.Message
