@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
 )
 
 // bigBundle makes a directory as large as a real bundle: two binaries of 70 MB, from
@@ -42,8 +43,8 @@ func bigBundle(tb testing.TB) string {
 	for len(pool) < 2*size { // what repeats is farther away than the window is wide
 		pool = append(pool, pool...)
 	}
-	write(tb, filepath.Join(dir, "server"), pool[:size], 0o755)
-	write(tb, filepath.Join(dir, "admin"), pool[size:2*size], 0o755)
+	put(tb, filepath.Join(dir, "server"), string(pool[:size]), 0o755)
+	put(tb, filepath.Join(dir, "admin"), string(pool[size:2*size]), 0o755)
 	sources, err := filepath.Glob(goroot + "/src/*/*.go")
 	if err != nil || len(sources) < 300 {
 		tb.Skip("SKIP: needs the sources of the Go toolchain below", goroot)
@@ -53,31 +54,16 @@ func bigBundle(tb testing.TB) string {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		write(tb, filepath.Join(dir, "static", fmt.Sprint(i%7), filepath.Base(name)+fmt.Sprint(i)), data, 0o644)
+		put(tb, filepath.Join(dir, "static", fmt.Sprint(i%7), filepath.Base(name)+fmt.Sprint(i)), string(data), 0o644)
 	}
 	return dir
-}
-
-func write(tb testing.TB, name string, data []byte, perm os.FileMode) {
-	tb.Helper()
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(name, data, perm); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.Chmod(name, perm); err != nil {
-		tb.Fatal(err)
-	}
 }
 
 // BenchmarkUnpackAndSync measures what a node does with a bundle that it has fetched
 // (hash of the tarball, unpacking with the hash of the tree, syncfs) side by side with
 // "tar --zstd -xf" and "sync", and reports the ratio of the medians.
 func BenchmarkUnpackAndSync(b *testing.B) {
-	if _, err := exec.LookPath("zstd"); err != nil {
-		b.Skip("SKIP: needs tar with zstd")
-	}
+	needsTar(b)
 	tarball, want := packFile(b, bigBundle(b))
 	base := b.TempDir()
 	var ours, tars []time.Duration
@@ -160,24 +146,57 @@ func packFile(tb testing.TB, dir string) (string, Want) {
 	tb.Helper()
 	name := filepath.Join(tb.TempDir(), "bundle.tar.zst")
 	f, err := os.Create(name)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer f.Close()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer root.Close()
-	info, _, err := Pack(tb.Context(), f, root, testTime, nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	check(tb, err)
+	info, _, err := Pack(tb.Context(), f, openRoot(tb, dir), testTime, nil)
+	check(tb, err)
+	check(tb, f.Close())
 	return name, wanted(info)
 }
 
-var testTime = time.Unix(1780434000, 0) // 2026-06-02T21:00:00Z
+// BenchmarkPack packs a large bundle, and reports time and size beside those of
+// "zstd -3" and "zstd -9" over the same archive.
+func BenchmarkPack(b *testing.B) {
+	needsTar(b)
+	dir := bigBundle(b)
+	plain := filepath.Join(b.TempDir(), "bundle.tar")
+	f, err := os.Create(plain)
+	check(b, err)
+	_, err = writeTar(b.Context(), f, openRoot(b, dir), testTime, nil)
+	check(b, err)
+	check(b, f.Close())
+	var size int64
+	for b.Loop() {
+		info, _, err := Pack(b.Context(), io.Discard, openRoot(b, dir), testTime, nil)
+		check(b, err)
+		size = info.Size
+	}
+	b.ReportMetric(float64(size)/mb, "MB")
+	for _, level := range []string{"-3", "-9"} {
+		start := time.Now()
+		out, err := exec.CommandContext(b.Context(), "zstd", "-q", "-c", level, plain).Output()
+		check(b, err)
+		b.ReportMetric(time.Since(start).Seconds(), "zstd"+level+"-s")
+		b.ReportMetric(float64(len(out))/mb, "zstd"+level+"-MB")
+	}
+}
 
-func wanted(info Info) Want {
-	return Want{Unpacked: info.Unpacked, Entries: info.Entries, Tree: info.Tree, MTime: testTime}
+// BenchmarkMemory reports the peaks of resident memory with a large bundle.
+func BenchmarkMemory(b *testing.B) {
+	dir := bigBundle(b)
+	name, want := packFile(b, dir)
+	var packs, unpacks int64
+	for b.Loop() {
+		for _, c := range []struct {
+			what, name string
+			most       *int64
+		}{{"pack", dir, &packs}, {"unpack", name, &unpacks}} {
+			code, n := peak(b, c.what, c.name, want)
+			if code != reason.Current {
+				b.Fatalf("%s: %s", c.what, code)
+			}
+			*c.most = max(*c.most, n)
+		}
+	}
+	b.ReportMetric(float64(packs)/mb, "pack-peak-MB")
+	b.ReportMetric(float64(unpacks)/mb, "unpack-peak-MB")
 }

@@ -3,6 +3,7 @@ package archive
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
@@ -84,8 +85,9 @@ func (s *stream) decode() {
 			return
 		}
 		n, err := s.dec.Read(buf)
-		if err != nil && err != io.EOF {
-			err = reason.Wrap(reason.Format, err)
+		var known *reason.Error // frame's errors; the decoder passes them on
+		if err != nil && err != io.EOF && !errors.As(err, &known) {
+			err = reason.Errorf(reason.Format, "zstd frame: %w", err)
 		}
 		s.full <- chunk{buf, buf[:n], err} // there is room: no more chunks than buffers
 		if err != nil {

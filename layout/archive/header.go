@@ -90,24 +90,29 @@ func appendBlock(dst []byte, v block, mtime time.Time) []byte {
 	octal(b[116:124], 0) // gid
 	octal(b[124:136], v.size)
 	octal(b[136:148], mtime.Unix())
-	copy(b[148:156], "        ")
+	copy(b[148:156], "        ") // counts as spaces in its own sum
 	b[156] = v.flag
 	copy(b[157:257], v.link)
 	copy(b[257:265], "ustar\x0000")
 	octal(b[329:337], 0) // devmajor
 	octal(b[337:345], 0) // devminor
 	copy(b[345:500], v.prefix)
-	sum := 0
+	sum := int64(0)
 	for _, c := range b {
-		sum += int(c)
+		sum += int64(c)
 	}
-	copy(b[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	octal(b[148:155], sum)
 	return append(dst, b[:]...)
 }
 
 // octal fills field with the digits of n and one NUL.
 func octal(field []byte, n int64) {
-	copy(field, fmt.Sprintf("%0*o\x00", len(field)-1, n))
+	last := len(field) - 1
+	field[last] = 0
+	for i := last - 1; i >= 0; i-- {
+		field[i] = '0' + byte(n&7)
+		n >>= 3
+	}
 }
 
 // split divides a name that is too long for USTAR's name field at the last slash that
@@ -175,7 +180,8 @@ func parse(raw []byte, mtime time.Time) (header, error) {
 	default:
 		return h, fmt.Errorf("entry %q has type %q, want 0 (file), 2 (symlink) or 5 (directory)", name, flag)
 	}
-	if want := h.append(nil, mtime); !bytes.Equal(want, raw) {
+	var room [2*blockSize + maxRecords + blockSize]byte
+	if want := h.append(room[:0], mtime); !bytes.Equal(want, raw) {
 		return h, fmt.Errorf("header of %q: %s", name, difference(raw, want))
 	}
 	return h, nil
@@ -183,8 +189,8 @@ func parse(raw []byte, mtime time.Time) (header, error) {
 
 // text returns a field up to its first NUL.
 func text(field []byte) string {
-	s, _, _ := strings.Cut(string(field), "\x00")
-	return s
+	s, _, _ := bytes.Cut(field, []byte{0})
+	return string(s)
 }
 
 // number reads a field that octal wrote.
@@ -243,4 +249,4 @@ func difference(raw, want []byte) string {
 	return "does not differ"
 }
 
-func trim(field []byte) []byte { return bytes.TrimRight(field, "\x00") }
+func trim(field []byte) string { return strings.TrimRight(string(field), "\x00") }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"time"
@@ -44,12 +45,9 @@ func Unpack(ctx context.Context, r io.Reader, dst *os.Root, want Want, progress 
 	}
 	entries, err := unpack(ctx, r, out, want, progress)
 	if cerr := out.dirs.close(); err == nil && cerr != nil {
-		err = diskError(cerr)
+		return nil, diskError(cerr)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return entries, nil
+	return entries, err
 }
 
 // Check reads the tarball r as Unpack does, with the same errors, and writes nothing.
@@ -83,11 +81,14 @@ func unpack(ctx context.Context, r io.Reader, out sink, want Want, progress func
 		return nil, err
 	}
 	defer s.close()
-	u := &unpacker{in: s, out: out, mtime: want.MTime, maxBytes: want.Unpacked, maxEntries: want.Entries, buf: make([]byte, bufSize), progress: progress}
+	u := &unpacker{in: s, out: out, want: want, progress: progress, digest: sha256.New(), buf: make([]byte, bufSize)}
 	if err := u.run(ctx); err != nil {
 		return nil, err
 	}
-	return u.entries, want.compare(u)
+	if err := want.compare(u); err != nil {
+		return nil, err
+	}
+	return u.entries, nil
 }
 
 func (w Want) check() error {
@@ -115,15 +116,15 @@ func (w Want) compare(u *unpacker) error {
 
 // unpacker reads one tar archive.
 type unpacker struct {
-	in                   io.Reader
-	out                  sink
-	mtime                time.Time
-	maxBytes, maxEntries int64
-	progress             func(int64)
+	in       io.Reader
+	out      sink
+	want     Want
+	progress func(int64)
 
 	entries  []tree.Entry
 	unpacked int64
 	rules    tree.Rules
+	digest   hash.Hash
 	buf      []byte
 }
 
@@ -174,7 +175,7 @@ func (u *unpacker) header() (h header, end bool, err error) {
 			return h, false, err
 		}
 	}
-	if h, err = parse(raw, u.mtime); err != nil {
+	if h, err = parse(raw, u.want.MTime); err != nil {
 		return h, false, reason.Wrap(reason.Format, err)
 	}
 	return h, false, nil
@@ -206,11 +207,11 @@ func (u *unpacker) entry(ctx context.Context, h header) (tree.Entry, error) {
 	if err := u.rules.Next(h.path, h.kind); err != nil {
 		return e, reason.Wrap(reason.Format, err)
 	}
-	if int64(len(u.entries)) >= u.maxEntries {
-		return e, reason.Errorf(reason.Limit, "tarball has more entries than the %d of the manifest", u.maxEntries)
+	if int64(len(u.entries)) >= u.want.Entries {
+		return e, reason.Errorf(reason.Limit, "tarball has more entries than the %d of the manifest", u.want.Entries)
 	}
-	if h.size > u.maxBytes-u.unpacked {
-		return e, reason.Errorf(reason.Limit, "tarball unpacks to more bytes than the %d of the manifest", u.maxBytes)
+	if h.size > u.want.Unpacked-u.unpacked {
+		return e, reason.Errorf(reason.Limit, "tarball unpacks to more bytes than the %d of the manifest", u.want.Unpacked)
 	}
 	var err error
 	switch h.kind {
@@ -239,7 +240,7 @@ func (u *unpacker) file(ctx context.Context, h header) (sum string, err error) {
 			err = diskError(cerr)
 		}
 	}()
-	digest := sha256.New()
+	u.digest.Reset()
 	for left := h.size; left > 0; {
 		if err := ctx.Err(); err != nil {
 			return "", err
@@ -248,7 +249,7 @@ func (u *unpacker) file(ctx context.Context, h header) (sum string, err error) {
 		if err := u.fill(p); err != nil {
 			return "", err
 		}
-		digest.Write(p)
+		u.digest.Write(p)
 		if _, err := f.Write(p); err != nil {
 			return "", diskError(err)
 		}
@@ -262,5 +263,5 @@ func (u *unpacker) file(ctx context.Context, h header) (sum string, err error) {
 	if !isZero(rest) {
 		return "", reason.Errorf(reason.Format, "last block is not filled with zeros")
 	}
-	return tree.Hex(digest), nil
+	return tree.Hex(u.digest), nil
 }
