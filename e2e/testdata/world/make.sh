@@ -3,6 +3,7 @@
 #
 #   src/               source of the app demo, at the tags v1.0 and v2.0
 #   builder.toml keys/ bucket/ channels.git/   a builder; both versions are released
+#   bare.toml          the same without contents, and without leave to advance a tier
 #   a.toml node-a/     a node of tier a, which is at 1.0; it has run nothing yet
 #   b.toml node-b/     the same of tier b
 #   restart            the service of both: writes each start down in the file starts
@@ -27,7 +28,7 @@ echo 42 > var/lib/answer
 git init -q -b main src
 echo out/ > src/.gitignore
 builder init --app demo
-cp "$1/builder.toml" .
+cp "$1/builder.toml" "$1/bare.toml" .
 version 1.0
 builder promote a
 builder promote b
