@@ -98,8 +98,10 @@ func (b *Builder) push(ctx context.Context, r *repo.Repo, a advance, out *Advanc
 	if err := b.remember(a.tier, signed.doc); err != nil {
 		return err
 	}
-	out.Remade, err = b.remake(ctx, r, a, before)
-	return err
+	if out.Remade, err = b.remake(ctx, r, a, before); err != nil { // the advance itself is done
+		b.log.Warn("open proposals were not made again: promote them again", "tier", a.tier, "cause", err)
+	}
+	return nil
 }
 
 // decide looks at the channel at head and holds the order to the rules. The outcome is

@@ -77,14 +77,17 @@ func (b *Builder) run(ctx context.Context, j job, command []string, out io.Write
 	return err
 }
 
-// build runs the build command for a platform.
+var errTimeout = errors.New("build.timeout")
+
+// build runs the build command for a platform. An error of one that was killed because
+// it took too long matches errTimeout.
 func (b *Builder) build(ctx context.Context, j job, p Platform, version string) error {
 	if len(b.cfg.Build.Command) == 0 {
 		return nil
 	}
 	if d := b.cfg.Build.Timeout; d > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("build.timeout: %s passed", d))
+		ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("%w: %s passed", errTimeout, d))
 		defer cancel()
 	}
 	b.log.Info("building", "version", version, "platform", p.String(), "commit", j.tree.Commit)

@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,7 +31,7 @@ func (b *Builder) products(ctx context.Context, j job, version, tmp string) (lis
 		return nil, err
 	}
 	defer func() {
-		if ctx.Err() == nil { // else a build was killed: its tree is not used again
+		if ctx.Err() == nil && !errors.Is(err, errTimeout) { // else a build was killed: its tree is not used again
 			if ierr := j.tree.Idle(); err == nil {
 				err = ierr
 			}

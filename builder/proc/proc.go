@@ -1,8 +1,9 @@
 // Package proc runs the programs that the builder needs: git and the build command.
 //
-// Each runs in a process group of its own. When the context ends, or the program
-// itself ends and leaves children behind, the whole group is killed: nothing writes
-// to a work tree that is being staged.
+// Each runs in a session of its own: without a terminal to ask questions on, and in a
+// process group of its own. When the context ends, or the program itself ends and leaves
+// children behind, the whole group is killed: nothing writes to a work tree that is
+// being staged.
 //
 // A builder that is killed cannot do that. So every child carries the cookie of its
 // run in the environment as SANDO_RUN; the run that finds the lock of a dead one reads
@@ -57,7 +58,7 @@ func (r Runner) Run(ctx context.Context, c Cmd) error {
 	cmd.Dir = c.Dir
 	cmd.Env = append(append([]string{}, c.Env...), Variable+"="+r.Cookie)
 	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return killGroup(cmd.Process.Pid) }
 	cmd.WaitDelay = drain
 	if err := cmd.Start(); err != nil {

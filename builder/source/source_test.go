@@ -245,7 +245,7 @@ func TestWorkTreeReuse(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(kept, nil, 0o444); err != nil {
+		if err := os.WriteFile(kept, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
