@@ -56,7 +56,7 @@ func TestDecide(t *testing.T) {
 		"expired":                {func(f *facts) { f.Channel.Expires = canon.At(noon.Add(-time.Second)) }, "", reason.Stale, "2.0 is not activated"},
 		"expires later":          {func(f *facts) { f.Channel.Expires = canon.At(noon.Add(time.Second)) }, "2.0", "", ""},
 		"expired, clock is behind": {func(f *facts) {
-			f.Channel.Issued, f.Channel.Expires = canon.At(noon.Add(time.Hour)), canon.At(noon.Add(-time.Second))
+			f.Channel.Issued, f.Channel.Expires = canon.At(noon.Add(time.Hour)), canon.At(noon.Add(2*time.Hour))
 		}, "2.0", "", ""},
 		"blocked": {func(f *facts) {
 			f.State.Blocked = []node.Block{{Version: "2.0", Manifest: m2, Attempt: 1, Cause: "exit status 2"}}

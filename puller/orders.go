@@ -39,7 +39,7 @@ func (p *Puller) Pin(ctx context.Context, version string, manifest layout.Digest
 		return p.result(reason.Of(err), err.Error()), err
 	}
 	p.note(dir, node.Event{Event: "pin ordered", To: version, Digest: manifest, Message: why})
-	return p.Step(ctx, Options{Offline: true})
+	return p.Step(ctx, Options{Order: true})
 }
 
 // Unpin takes the order back and follows the channel again.
@@ -108,7 +108,7 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 	if err := c.loadChannel(); err != nil {
 		return err
 	}
-	if pollErr == nil && !c.opts.Offline {
+	if pollErr == nil {
 		pollErr = c.poll(ctx)
 	}
 	d := decide(c.facts())

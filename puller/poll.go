@@ -18,7 +18,8 @@ import (
 // accepted is the last accepted channel state.
 type accepted struct {
 	*channels.Channel
-	doc []byte
+	doc  []byte
+	sigs signing.Signatures // as polled in this cycle; nil: only those on disk are known
 }
 
 // poll fetches the channel repo, walks trust, and accepts the tier's channel state if
@@ -69,9 +70,12 @@ func (c *cycle) read(snap *repo.Snapshot) error {
 		return err
 	}
 	if news {
-		if err := c.accept(ch, signed); err != nil {
-			return err
-		}
+		err = c.accept(ch, signed)
+	} else {
+		err = c.refreshSignatures(signed)
+	}
+	if err != nil {
+		return err
 	}
 	return c.seen(snap)
 }
@@ -79,16 +83,29 @@ func (c *cycle) read(snap *repo.Snapshot) error {
 // accept makes ch the newest known state, durably, before anything acts on it.
 func (c *cycle) accept(ch *channels.Channel, s signing.Signed) error {
 	if c.dry {
-		c.channel = &accepted{ch, s.Doc}
+		c.channel = &accepted{ch, s.Doc, s.Sigs}
 		return nil
 	}
 	if err := c.dir.SaveChannel(c.cfg.Tier, s.Doc, s.Sigs); err != nil {
 		return err
 	}
-	c.channel = &accepted{ch, s.Doc}
+	c.channel = &accepted{ch, s.Doc, s.Sigs}
 	c.log.Info("accepted", "channel", c.cfg.Tier, "seq", ch.Seq, "version", ch.Version)
 	c.record(node.Event{Event: "accepted", To: ch.Version, Digest: ch.Manifest, Message: fmt.Sprintf("channel %q, seq %d", c.cfg.Tier, ch.Seq)})
 	return nil
+}
+
+// refreshSignatures takes over the signatures of a state that was accepted before, when
+// those on disk are lost, or are by keys that do not count any more.
+func (c *cycle) refreshSignatures(s signing.Signed) error {
+	if c.checkChannel() == nil {
+		return nil
+	}
+	c.channel.sigs = s.Sigs
+	if c.dry {
+		return nil
+	}
+	return c.dir.SaveChannel(c.cfg.Tier, s.Doc, s.Sigs)
 }
 
 // seen remembers the commit that was read, and whether its history was rewritten. A
@@ -123,7 +140,7 @@ func (c *cycle) loadChannel() error {
 		ch, err = channels.ParseChannel(doc)
 	}
 	if err == nil {
-		c.channel = &accepted{ch, doc}
+		c.channel = &accepted{ch, doc, nil}
 		return nil
 	}
 	name := "channels/" + c.cfg.Tier + ".json"
@@ -142,9 +159,13 @@ func (c *cycle) checkChannel() error {
 		return err
 	}
 	role := c.trust.ChannelRole(c.cfg.Tier)
-	sigs, err := c.dir.ChannelSignatures(c.cfg.Tier, c.channel.doc, c.trust.Kids(role))
-	if err != nil {
-		return err
+	sigs := c.channel.sigs
+	if sigs == nil {
+		stored, err := c.dir.ChannelSignatures(c.cfg.Tier, c.channel.doc, c.trust.Kids(role))
+		if err != nil {
+			return err
+		}
+		sigs = stored
 	}
 	if err := c.trust.Verify(role, signing.Signed{Doc: c.channel.doc, Sigs: sigs}); err != nil {
 		return fmt.Errorf("accepted state of channel %q: %w", c.cfg.Tier, err)

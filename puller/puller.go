@@ -68,8 +68,8 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, meter Meter) (*Pull
 
 // Options change one cycle.
 type Options struct {
-	Now     bool // ignore rollout and backoff
-	Offline bool // do not poll: an order is carried out with what is known
+	Now   bool // ignore rollout and backoff
+	Order bool // carry out a pin that was just given: poll only if it is not on disk
 }
 
 // Result is how a cycle ended.
@@ -140,9 +140,12 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 	if err := c.loadChannel(); err != nil {
 		return Result{}, err
 	}
-	if c.opts.Offline {
-		pollErr = nil // a release that is on disk needs neither trust nor news
-	} else if pollErr == nil {
+	switch needed, err := c.needsPoll(); {
+	case err != nil:
+		return Result{}, err
+	case !needed:
+		pollErr = nil
+	case pollErr == nil:
 		pollErr = c.poll(ctx)
 	}
 	if ctx.Err() != nil {
@@ -155,6 +158,16 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 		}
 	}
 	return c.combine(recovered, recoverErr, pollErr, res, err)
+}
+
+// needsPoll reports whether to ask for news. An order that names a release on disk needs
+// neither network nor trust.
+func (c *cycle) needsPoll() (bool, error) {
+	if !c.opts.Order || c.pin == nil {
+		return true, nil
+	}
+	has, err := c.dir.Has(c.pin.Release)
+	return !has, err
 }
 
 // follow decides and acts, again whenever a new pin ends the probation it waits in.
@@ -203,6 +216,10 @@ func (c *cycle) combine(recovered Result, recoverErr, pollErr error, res Result,
 		res.Reason, res.Message, res.From = recovered.Reason, recovered.Message, recovered.From
 	}
 	if pollErr == nil {
+		return res, err
+	}
+	if c.opts.Order { // what was asked for is the order
+		c.warn("poll: %s", pollErr)
 		return res, err
 	}
 	if err == nil {

@@ -632,3 +632,48 @@ func snapshot(t *testing.T, dir string) string {
 	}))
 	return b.String()
 }
+
+// TestSignaturesOnDiskLost: an accepted state whose stored signatures are gone is
+// activated all the same once the channel repo shows them again.
+func TestSignaturesOnDiskLost(t *testing.T) {
+	w := two(t)
+	w.app.set("2.0", "exit")
+	w.advance("2.0", nil)
+	w.step(reason.Unhealthy)
+	names, err := filepath.Glob(w.puller.dir.Path("channels", "*.sigstore.json"))
+	must(t, err)
+	if len(names) != 1 {
+		t.Fatalf("signatures on disk: %v", names)
+	}
+	must(t, os.Remove(names[0]))
+	w.edit(func(s *node.State) { s.Blocked = []node.Block{} })
+	w.app.set("2.0", "")
+	w.step(reason.Updated)
+	w.runs("2.0")
+	if _, err := os.Stat(names[0]); err != nil {
+		t.Errorf("not stored again: %v", err)
+	}
+}
+
+// TestPinAsksForNewsOnlyWhenItMust: what is on disk needs no channel repo; what is not
+// is fetched under the newest trust.
+func TestPinAsksForNewsOnlyWhenItMust(t *testing.T) {
+	w := two(t)
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	gone := w.base + "/channels.git"
+	must(t, os.Rename(gone, gone+".away"))
+	r := w.pin("1.0", reason.Updated)
+	if len(r.Warnings) != 0 {
+		t.Errorf("warnings: %v", r.Warnings)
+	}
+	w.publish("3.0", "")
+	r = w.pin("3.0", reason.Updated)
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "poll: ") {
+		t.Errorf("warnings: %v", r.Warnings)
+	}
+	w.runs("3.0")
+	w.step(reason.IO)
+	must(t, os.Rename(gone+".away", gone))
+	w.step(reason.Pinned)
+}

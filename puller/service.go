@@ -18,7 +18,7 @@ import (
 type Service interface {
 	// Restart makes the app run the release that `current` names, and waits at most
 	// timeout until it was told so. An error says that the release could not be
-	// started, or is ctx's.
+	// started.
 	Restart(ctx context.Context, s Start, timeout time.Duration) error
 }
 
@@ -47,7 +47,9 @@ func (nothing) Restart(context.Context, Start, time.Duration) error { return nil
 type command []string
 
 func (c command) Restart(ctx context.Context, s Start, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
+	// Told to stop, the puller stops between steps: a restart cut in half could leave
+	// nothing running.
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, errTimeout)
 	defer cancel()
 	var out tail
 	cmd := exec.CommandContext(ctx, c[0], c[1:]...)

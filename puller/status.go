@@ -58,7 +58,7 @@ type ChannelStatus struct {
 // Status reads the node's own files. It changes nothing, waits for nothing, and needs
 // no lock; so what it shows may be in the middle of a cycle.
 func (p *Puller) Status(ctx context.Context) (Status, error) {
-	c := &cycle{Puller: p, opts: Options{Offline: true}, dry: true}
+	c := &cycle{Puller: p, dry: true}
 	s := Status{App: p.cfg.App, Node: p.cfg.Node, Tier: p.cfg.Tier, Root: p.cfg.Root, Blocked: []node.Block{}, Releases: []string{}}
 	if err := c.load(); err != nil {
 		return s, err

@@ -67,6 +67,9 @@ func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int 
 	if errors.As(err, &done) {
 		return done.code.Exit()
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("interrupted: %w", err)
+	}
 	code := reason.Of(err)
 	fmt.Fprintf(std.Err, "%s: %s: %s\n", root.Name(), code, Printable(err.Error()))
 	if f := cmd.Flags().Lookup("json"); f != nil && f.Value.String() == "true" {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -302,10 +303,31 @@ func (d *Dir) Record(e Event) error {
 	if d.torn() {
 		data = append([]byte{'\n'}, data...)
 	}
+	if err := d.shorten(); err != nil {
+		return err
+	}
 	if err := durable.Append(d.Path("history.jsonl"), append(data, '\n'), 0o600); err != nil {
 		return Fault(fmt.Errorf("write history: %w", err))
 	}
 	return nil
+}
+
+// maxHistory is how many bytes of history are kept at most.
+const maxHistory = 1 << 20
+
+// shorten drops the older half of a history that has grown too long.
+func (d *Dir) shorten() error {
+	info, err := os.Lstat(d.Path("history.jsonl"))
+	if err != nil || info.Size() < maxHistory {
+		return nil // a file that cannot be looked at shows when it is appended to
+	}
+	data, err := os.ReadFile(d.Path("history.jsonl"))
+	if err != nil {
+		return Fault(err)
+	}
+	data = data[len(data)/2:]
+	data = data[bytes.IndexByte(data, '\n')+1:]
+	return d.save("history.jsonl", data)
 }
 
 // torn reports whether a crash cut the last line of the history.

@@ -140,6 +140,21 @@ func TestHistorySurvivesATornLine(t *testing.T) {
 	}
 }
 
+func TestHistoryIsBounded(t *testing.T) {
+	d := open(t)
+	line := `{"at":"2026-06-03T02:53:56Z","event":"` + strings.Repeat("x", 1000) + "\"}\n"
+	if err := os.WriteFile(d.Path("history.jsonl"), []byte(strings.Repeat(line, 1100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Record(Event{Event: "updated", To: "9", At: canon.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	events, err := d.History(10_000)
+	if err != nil || len(events) != 550 || events[549].To != "9" {
+		t.Errorf("%d events, %v", len(events), err)
+	}
+}
+
 func TestIsBlocked(t *testing.T) {
 	a, b := layout.Sum([]byte("a")), layout.Sum([]byte("b"))
 	s := &State{Blocked: []Block{{Version: "1", Manifest: a, Attempt: 1}, {Version: "0", Attempt: 5}}}
