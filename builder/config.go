@@ -91,6 +91,10 @@ var notYet = [...]string{
 	"channels.token_file", "channels.ssh_key", "channels.known_hosts", "channels.ca_file",
 }
 
+// NotYet returns the keys that LoadConfig refuses as not in this version, for the
+// reference.
+func NotYet() []string { return slices.Clone(notYet[:]) }
+
 // LoadConfig reads the configuration file, and the environment and flags over it. Every
 // error has the reason "config".
 func LoadConfig(file string, flags map[string]any) (*Config, error) {

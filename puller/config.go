@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ type Config struct {
 		StableFor    time.Duration  `koanf:"stable_for"`
 	} `koanf:"health"`
 	Limits struct {
-		MaxBundle  string `koanf:"max_bundle"` // of a tarball, and of what it unpacks to times eight
+		MaxBundle  string `koanf:"max_bundle"` // of a tarball, and of what it unpacks to
 		MaxEntries int64  `koanf:"max_entries"`
 	} `koanf:"limits"`
 
@@ -66,6 +67,10 @@ var notYet = [...]string{
 	"storage.endpoint", "storage.region", "storage.path_style", "storage.anonymous",
 	"storage.access_key_file", "storage.secret_key_file", "storage.ca_file",
 }
+
+// NotYet returns the keys that LoadConfig refuses as not in this version, for the
+// reference.
+func NotYet() []string { return slices.Clone(notYet[:]) }
 
 // LoadConfig reads the configuration file, the environment and flags over it. Every
 // error has the reason "config".

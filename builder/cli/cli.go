@@ -38,6 +38,11 @@ type program struct {
 
 // Run runs builder with the arguments after its name, and returns the exit code.
 func Run(ctx context.Context, args []string, std cli.Std) int {
+	return cli.Main(ctx, Command(std), slices.Clip(args), std)
+}
+
+// Command returns the command tree, for Run and for the reference.
+func Command(std cli.Std) *cobra.Command {
 	p := &program{std: std}
 	root := &cobra.Command{
 		Use:   "builder",
@@ -48,7 +53,7 @@ func Run(ctx context.Context, args []string, std cli.Std) int {
 	root.PersistentFlags().StringVar(&p.config, "config", "", "configuration file (default ./builder.toml, else /etc/sando/builder.toml)")
 	root.PersistentFlags().BoolVarP(&p.quiet, "quiet", "q", false, "log warnings only, and show what the build prints only if it fails")
 	root.AddCommand(p.initialize(), p.keygen(), p.release(), p.promote(), p.verify())
-	return cli.Main(ctx, root, slices.Clip(args), std)
+	return root
 }
 
 // reports adds --json to a command.
