@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"makenot.work/sando/channels/repo/objects"
+	"makenot.work/sando/channels/repo/remote"
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
 )
@@ -26,29 +28,25 @@ func Create(ctx context.Context, repoURL, branch string, author Author, files ma
 		return fmt.Errorf("create channel repo: %w", err)
 	}
 	if err := create(ctx, dir, branch, author, files); err != nil {
-		return fmt.Errorf("create channel repo in %q: %w", dir, onDisk(err))
+		return fmt.Errorf("create channel repo in %q: %w", dir, objects.Written(err))
 	}
 	return nil
 }
 
 func checkCreate(repoURL, branch string, author Author, files map[string][]byte) (string, error) {
-	remote, err := openRemote(repoURL)
+	dir, err := remote.Dir(repoURL)
 	if err != nil {
 		return "", err
-	}
-	f, ok := remote.(*fileRemote)
-	if !ok {
-		return "", reason.Errorf(reason.Config, "only a file:// repository can be created; make %q by hand", repoURL)
 	}
 	if err := checkBranch(branch); err != nil {
 		return "", err
 	}
 	for p := range files {
-		if err := checkPath(p); err != nil {
+		if err := objects.CheckPath(p); err != nil {
 			return "", err
 		}
 	}
-	return f.dir, author.check()
+	return dir, author.Check()
 }
 
 func create(ctx context.Context, dir, branch string, author Author, files map[string][]byte) (err error) {
@@ -110,12 +108,12 @@ func fillBare(dir, branch string, author Author, files map[string][]byte) error 
 			return err
 		}
 	}
-	s := openStore(dir)
-	tree, err := s.replace(plumbing.ZeroHash, files)
+	s := objects.Open(dir)
+	tree, err := s.Replace(plumbing.ZeroHash, files)
 	if err != nil {
 		return err
 	}
-	commit, err := s.writeCommit(tree, plumbing.ZeroHash, author, time.Now(), "Create the channel repo")
+	commit, err := s.WriteCommit(tree, plumbing.ZeroHash, author, time.Now(), "Create the channel repo")
 	if err != nil {
 		return err
 	}

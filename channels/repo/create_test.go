@@ -133,7 +133,7 @@ func TestCreateRefused(t *testing.T) {
 		code   reason.Code
 		words  string
 	}{
-		{"https", t.Context(), "https://git.example/c.git", "main", tester, good, reason.Config, "not in this version"},
+		{"https", t.Context(), "https://git.example/c.git", "main", tester, good, reason.Config, "not that of a directory"},
 		{"plain path", t.Context(), "DIR", "main", tester, good, reason.Config, "is refused"},
 		{"branch", t.Context(), "file://DIR", "-x", tester, good, reason.Config, "branch"},
 		{"author", t.Context(), "file://DIR", "main", Author{}, good, reason.Config, "author"},

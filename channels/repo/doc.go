@@ -27,8 +27,8 @@
 //
 // # The mirror
 //
-// Each user of the repo has a bare mirror in a directory of its own, mode 0700, used by
-// one process at a time; the callers hold a lock. It has the newest commits, each with its
+// Each user of the repo has a bare mirror in a directory of its own, made with the mode
+// 0700 and used by one process at a time; the callers hold a lock. It has the newest commits, each with its
 // whole tree and without its past:
 //
 //	sando-mirror     says that this is one, so that Sando may empty the directory
@@ -39,23 +39,14 @@
 //
 // Whatever is found broken in it (by the hash of each object, too) is answered by
 // throwing the mirror away and fetching again, once; also when it has become crowded.
-// Who can write the mirror can at most do what the git host can.
+// Who can write the mirror can make a puller believe what the git host could; a builder,
+// whose git program obeys the mirror's configuration, runs programs for him.
 //
 // # Transports
 //
-// file:///dir is a bare repository, or one with a work tree, on this machine. It is read in
-// process, object by object, also while git programs write to it; a puller needs no git
-// program. One fetch brings at most 32 MiB and 20 000 new objects, none bigger than 8 MiB,
-// unpacked. Repositories with sha256 names or reftables are refused. Nothing in it is run and
-// of its configuration only the format is looked at.
-//
-// Writing to it is left to the git program (`git push`), so its hooks and its configuration
-// count. The program sees none of the caller's GIT_ variables and git configuration, so
-// `safe.directory` does not help either: the repository must belong to the builder's user.
-// A push that lost against another writer is tried again on the newer head.
-//
-// https and ssh are not in this version. Every other scheme is refused, as are git's other
-// ways to name a repository: "host:path", a plain path, ext::.
+// file:///dir, read in process and written by the git program; see channels/repo/remote, where
+// the transports live. A push that lost against another writer is made again on the newer
+// head. The objects and trees of git are channels/repo/objects.
 //
 // # Example
 //

@@ -1,65 +1,19 @@
 package repo
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/go-git/go-git/v5/plumbing"
 
 	"makenot.work/sando/internal/reason"
-	"makenot.work/sando/layout"
+	"makenot.work/sando/internal/testenv"
 )
-
-func TestOpenURL(t *testing.T) {
-	for _, c := range []struct {
-		url, want string // want: part of the error, "" none
-	}{
-		{"file:///srv/channels.git", ""},
-		{"file:///srv/channels.git/", ""},
-		{"file:///srv/a%20b", ""},
-		{"file://srv/channels.git", "more than a path"},
-		{"file://localhost/srv", "more than a path"},
-		{"file:///srv?x", "more than a path"},
-		{"file:srv", "more than a path"},
-		{"file:///", "is the root"},
-		{"file:///srv/../etc", "not absolute and plain"},
-		{"https://u:secret@git.example/c.git", "https is not in this version"},
-		{"ssh://git@git.example/c.git", "ssh is not in this version"},
-		{"http://u:secret@git.example/c.git", `scheme "http" is refused`},
-		{"http://127.0.0.1/c.git", `scheme "http" is refused`},
-		{"git://git.example/c.git", `scheme "git" is refused`},
-		{"ext::sh -c 'echo secret >&2'", `scheme "ext" is refused`},
-		{"git@git.example:c.git", "malformed"},
-		{"git.example:c.git", `scheme "git.example" is refused`},
-		{"--upload-pack=touch /tmp/x", `scheme "" is refused`},
-		{"-oProxyCommand=sh", `scheme "" is refused`},
-		{"/srv/channels.git", `scheme "" is refused`},
-		{"", `scheme "" is refused`},
-		{"https://u:secret@\x7f", "malformed"},
-	} {
-		_, err := Open(filepath.Join(t.TempDir(), "m"), Config{URL: c.url, Branch: "main"})
-		if c.want == "" {
-			if err != nil {
-				t.Errorf("Open(%q) = %v", c.url, err)
-			}
-			continue
-		}
-		checkReason(t, fmt.Sprintf("Open(%q)", c.url), err, reason.Config, c.want)
-		if strings.Contains(err.Error(), "u:secret") {
-			t.Errorf("Open(%q) = %v, which holds a password", c.url, err)
-		}
-	}
-}
 
 func TestOpenConfig(t *testing.T) {
 	dir := newRepo(t)
@@ -258,9 +212,7 @@ func TestFetchMissing(t *testing.T) {
 }
 
 func TestFetchUnreadable(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may read everything")
-	}
+	testenv.User(t, "root may read everything")
 	for _, name := range []string{"", "HEAD", "config", "refs/heads/main", "objects"} {
 		dir := newRepo(t)
 		path := filepath.Join(dir, name)
@@ -327,6 +279,11 @@ func TestFetchKinds(t *testing.T) {
 			t.Errorf("%s: Fetch = %+v, want %s, rewritten %t", c.dir, s, head, c.rewritten)
 		}
 		checkRead(t, s, "big", strings.Repeat("some line\n", 10_000)+"changed")
+	}
+	for _, d := range []string{tmp + "/shared.git", tmp + "/shallow.git", tmp + "/packed.git", tmp + "/a%20b%25c.git"} {
+		if _, err := open(t, d).Push(t.Context(), tester, files("x", "y")); err != nil {
+			t.Errorf("%s: Push: %v", d, err)
+		}
 	}
 }
 
@@ -402,167 +359,6 @@ func TestFetchPath(t *testing.T) {
 	}
 }
 
-func TestRead(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	write(t, work+"/channels/exec.json", "exec")
-	write(t, work+"/channels/empty.json", "")
-	if err := os.Chmod(work+"/channels/exec.json", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("a.json", work+"/channels/link.json"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("channels", work+"/linked"); err != nil {
-		t.Fatal(err)
-	}
-	write(t, work+"/channels/dir.json/x", "x")
-	git(t, work, "update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("1", 40)+",channels/sub.json")
-	git(t, work, "add", "-A", "--", "channels/exec.json", "channels/empty.json", "channels/link.json", "linked", "channels/dir.json")
-	git(t, work, "commit", "-q", "-m", "kinds")
-	git(t, work, "push", "-q", "origin", "HEAD:main")
-	s := fetch(t, open(t, dir), "")
-	checkRead(t, s, "channels/a.json", "{\"a\":1}\n")
-	checkRead(t, s, "channels/exec.json", "exec")
-	checkRead(t, s, "channels/empty.json", "")
-	for _, c := range []struct{ path, words string }{
-		{"channels/link.json", "is a symlink, want a file"},
-		{"channels/sub.json", "is a submodule, want a file"},
-		{"channels/dir.json", "is a directory, want a file"},
-		{"channels", "is a directory, want a file"},
-		{"linked/a.json", `"linked" is a symlink, want a directory`},
-		{"channels/sub.json/x", "is a submodule, want a directory"},
-		{"channels/a.json/x", "is a file, want a directory"},
-		{"", `component ""`}, {"/channels/a.json", `component ""`}, {"channels//a.json", `component ""`},
-		{"channels/../channels/a.json", `component ".."`}, {"./channels/a.json", `component "."`},
-		{".git/config", `component ".git"`}, {"channels/a.json\x00", "U+0000"},
-	} {
-		_, err := s.Read(c.path, 100)
-		checkReason(t, fmt.Sprintf("Read(%q)", c.path), err, reason.Format, c.words)
-	}
-	for _, path := range []string{"channels/none.json", "none/a.json", "channels/A.json", "fleet.toml "} {
-		if _, err := s.Read(path, 100); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("Read(%q) = %v, want fs.ErrNotExist", path, err)
-		}
-	}
-	if _, err := s.Read("channels/a.json", 8); err != nil {
-		t.Errorf("Read of exactly 8 bytes: %v", err)
-	}
-	_, err := s.Read("channels/a.json", 7)
-	checkReason(t, "Read of 8 bytes with a cap of 7", err, reason.Limit, "8 bytes are more than 7")
-}
-
-func TestSigned(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	kid := func(c string) string { return strings.Repeat(c, 64) }
-	file := func(c string) string {
-		return work + "/channels/a.json." + strings.Repeat(c, 16) + ".sigstore.json"
-	}
-	write(t, file("1"), "one")
-	write(t, file("2"), "two")
-	write(t, file("3"), strings.Repeat("x", layout.MaxSignature+1))
-	if err := os.Symlink("a.json", file("4")); err != nil {
-		t.Fatal(err)
-	}
-	write(t, file("6")+"/x", "a directory")
-	commitAll(t, work, "signatures")
-	s := fetch(t, open(t, dir), "")
-	got, err := s.Signed("channels/a.json", []string{kid("1"), kid("3"), kid("4"), kid("5"), kid("6")}, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{kid("1"): "one", kid("3"): "", kid("4"): "", kid("6"): ""}
-	if string(got.Doc) != "{\"a\":1}\n" || len(got.Sigs) != len(want) {
-		t.Errorf("Signed = %q, want the document and %q", got, want)
-	}
-	for k, sig := range want {
-		if have, ok := got.Sigs[k]; !ok || string(have) != sig {
-			t.Errorf("signature by %.4s is %q (%t), want %q", k, have, ok, sig)
-		}
-	}
-	if _, err := s.Signed("channels/none.json", []string{kid("1")}, 100); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Signed without a document = %v, want fs.ErrNotExist", err)
-	}
-	_, err = s.Signed("channels/a.json", nil, 3)
-	checkReason(t, "Signed with a small cap", err, reason.Limit, "more than 3")
-
-	for i := range 20 {
-		write(t, fmt.Sprintf("%s/channels/a.json.%016d.sigstore.json", work, i), "x")
-	}
-	commitAll(t, work, "more")
-	var kids []string
-	for i := range 20 {
-		kids = append(kids, fmt.Sprintf("%016d%048d", i, 0))
-	}
-	if got, err = fetch(t, s.r, "").Signed("channels/a.json", kids, 100); err != nil || len(got.Sigs) != layout.MaxSignatures {
-		t.Errorf("Signed with 20 signatures has %d, %v, want %d", len(got.Sigs), err, layout.MaxSignatures)
-	}
-}
-
-func TestFetchLimits(t *testing.T) {
-	for _, c := range []struct {
-		name, words string
-		fill        func(t *testing.T, s store) plumbing.Hash // returns the tree
-	}{
-		{"big file", "8388609 bytes are more than 8388608", func(t *testing.T, s store) plumbing.Hash {
-			return tree(t, s, entry{modeFile, "x", blob(t, s, make([]byte, maxBlob+1))})
-		}},
-		{"big together", "33554432 bytes; keep other things", func(t *testing.T, s store) plumbing.Hash {
-			var all []entry
-			for i := range 5 {
-				all = append(all, entry{modeFile, fmt.Sprint(i), blob(t, s, bytes.Repeat([]byte{byte(i)}, maxBlob))})
-			}
-			return tree(t, s, all...)
-		}},
-		{"many files", "more than 100 new objects", func(t *testing.T, s store) plumbing.Hash {
-			var in strings.Builder
-			in.WriteString("commit refs/heads/many\ncommitter X <x> 0 +0000\ndata 0\n")
-			for i := range 100 {
-				fmt.Fprintf(&in, "M 644 inline f%d\ndata %d\n%d\n", i, len(fmt.Sprint(i)), i)
-			}
-			cmd := exec.Command("git", "--git-dir="+s.st.Filesystem().Root(), "fast-import", "--quiet")
-			cmd.Stdin = strings.NewReader(in.String())
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("git fast-import: %v\n%s", err, out)
-			}
-			return plumbing.NewHash(git(t, s.st.Filesystem().Root(), "rev-parse", "many^{tree}"))
-		}},
-		{"deep", "nested deeper than 64", func(t *testing.T, s store) plumbing.Hash {
-			h := tree(t, s, entry{modeFile, "x", blob(t, s, nil)})
-			for range maxDepth + 1 {
-				h = tree(t, s, entry{modeDir, "d", h})
-			}
-			return h
-		}},
-		{"big tree", "bytes are more than 4194304", func(t *testing.T, s store) plumbing.Hash {
-			var all []entry
-			empty := blob(t, s, nil)
-			for i := range 20_000 {
-				all = append(all, entry{modeFile, fmt.Sprintf("%0200d", i), empty})
-			}
-			return tree(t, s, all...)
-		}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			dir := newRepo(t)
-			r := open(t, dir)
-			r.remote.(*fileRemote).maxObjects = 100
-			last := fetch(t, r, "")
-			s := openStore(dir)
-			commit, err := s.writeCommit(c.fill(t, s), last.hash, tester, time.Now(), "big")
-			if err != nil {
-				t.Fatal(err)
-			}
-			write(t, dir+"/refs/heads/main", commit.String()+"\n")
-			_, err = r.Fetch(t.Context(), last.Commit)
-			checkReason(t, "Fetch", err, reason.Limit, c.words)
-			write(t, dir+"/refs/heads/main", last.Commit+"\n")
-			fetch(t, r, last.Commit)
-		})
-	}
-}
-
 func TestFetchManyRefs(t *testing.T) {
 	dir := newRepo(t)
 	head := git(t, dir, "rev-parse", "main")
@@ -611,43 +407,4 @@ func TestFetchCancelled(t *testing.T) {
 		t.Errorf("Fetch = %v, want context.Canceled", err)
 	}
 	fetch(t, r, "")
-}
-
-func TestBranches(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	if got, err := r.Branches(t.Context(), "bump/"); err != nil || len(got) != 0 {
-		t.Errorf("Branches = %v, %v, want none", got, err)
-	}
-	work := clone(t, dir)
-	for _, b := range []string{"bump/a/1.0", "bump/b/1.0", "other"} {
-		git(t, work, "checkout", "-q", "-b", b, "origin/HEAD")
-		write(t, work+"/channels/a.json", b)
-		git(t, work, "commit", "-q", "-am", b)
-		git(t, work, "push", "-q", "origin", b)
-	}
-	write(t, dir+"/refs/heads/bump/tree", git(t, dir, "rev-parse", "main^{tree}")+"\n")
-	got, err := r.Branches(t.Context(), "bump/")
-	if err != nil || len(got) != 2 {
-		t.Fatalf("Branches = %v, %v, want two", got, err)
-	}
-	head := fetch(t, r, "")
-	for _, b := range []string{"bump/a/1.0", "bump/b/1.0"} {
-		checkRead(t, got[b], "channels/a.json", b)
-		if merged, err := r.Merged(t.Context(), got[b].Commit, head); merged || err != nil {
-			t.Errorf("Merged(%q) = %t, %v", b, merged, err)
-		}
-	}
-	git(t, work, "checkout", "-q", "--detach", "origin/HEAD")
-	git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "bump/b/1.0")
-	git(t, work, "push", "-q", "origin", "HEAD:main")
-	head = fetch(t, r, head.Commit)
-	for b, want := range map[string]bool{"bump/a/1.0": false, "bump/b/1.0": true} {
-		if merged, err := r.Merged(t.Context(), got[b].Commit, head); merged != want || err != nil {
-			t.Errorf("Merged(%q) = %t, %v, want %t", b, merged, err, want)
-		}
-	}
-	if merged, err := r.Merged(t.Context(), strings.Repeat("1", 40), head); merged || err != nil {
-		t.Errorf("Merged of a commit that does not exist = %t, %v", merged, err)
-	}
 }

@@ -8,12 +8,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 )
 
 var tester = Author{Name: "Test", Email: "test@example.org"}
@@ -21,9 +24,10 @@ var tester = Author{Name: "Test", Email: "test@example.org"}
 // git runs the git program in dir and returns what it wrote.
 func git(t testing.TB, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("git", args...)
+	cmd := exec.Command(testenv.Program(t, "git"), args...)
 	cmd.Dir = dir
-	cmd.Env = append(gitEnv(os.Environ()),
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "GIT_") }),
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
 		"GIT_AUTHOR_NAME=Person", "GIT_AUTHOR_EMAIL=p@example.org", "GIT_COMMITTER_NAME=Person", "GIT_COMMITTER_EMAIL=p@example.org")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -164,18 +168,9 @@ func pushMany(ctx context.Context, r *Repo, file string, count int) error {
 	return nil
 }
 
-func blob(t testing.TB, s store, data []byte) plumbing.Hash {
+func blob(t testing.TB, s objects.Store, data []byte) plumbing.Hash {
 	t.Helper()
-	h, err := s.write(plumbing.BlobObject, data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-func tree(t testing.TB, s store, entries ...entry) plumbing.Hash {
-	t.Helper()
-	h, err := s.write(plumbing.TreeObject, encodeTree(entries))
+	h, err := s.Write(plumbing.BlobObject, data)
 	if err != nil {
 		t.Fatal(err)
 	}

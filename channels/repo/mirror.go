@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
 )
@@ -39,7 +40,7 @@ var errBroken = errors.New("local mirror is broken")
 // object is written after those it names, so what has a commit has all of it, unless
 // the mirror is broken.
 type mirror struct {
-	store
+	objects.Store
 	dir string
 }
 
@@ -58,7 +59,7 @@ func openMirror(dir string) (*mirror, error) {
 			return m, m.empty()
 		}
 	}
-	m.store = openStore(dir)
+	m.Store = objects.Open(dir)
 	return m, m.removeTemps()
 }
 
@@ -75,9 +76,9 @@ func unmade(entries []fs.DirEntry) bool {
 
 // empty makes the mirror anew. HEAD is written last: without it a mirror is broken.
 func (m *mirror) empty() error {
-	m.store = openStore(m.dir)
+	m.Store = objects.Open(m.dir)
 	if err := m.makeEmpty(); err != nil {
-		return fmt.Errorf("make mirror in %q: %w", m.dir, onDisk(err))
+		return fmt.Errorf("make mirror in %q: %w", m.dir, objects.Written(err))
 	}
 	return nil
 }
@@ -154,9 +155,23 @@ func (m *mirror) setHead(commit plumbing.Hash) error {
 	return nil
 }
 
+// Has reports whether the object is there.
+func (m *mirror) Has(h plumbing.Hash) (bool, error) {
+	have, err := m.Store.Has(h)
+	return have, m.broken(err)
+}
+
+// Write stores an object.
+func (m *mirror) Write(t plumbing.ObjectType, data []byte) error {
+	if _, err := m.Store.Write(t, data); err != nil {
+		return unwritable(err)
+	}
+	return nil
+}
+
 // broken makes an errBroken of what must not happen in a mirror.
 func (m *mirror) broken(err error) error {
-	if errors.Is(err, errAbsent) || errors.Is(err, errCorrupt) {
+	if errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt) {
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return err
@@ -165,7 +180,7 @@ func (m *mirror) broken(err error) error {
 // unwritable makes an errBroken of an error of writing, unless there is no space: then
 // a new mirror would not help.
 func unwritable(err error) error {
-	if err = onDisk(err); reason.Of(err) == reason.Disk {
+	if err = objects.Written(err); reason.Of(err) == reason.Disk {
 		return fmt.Errorf("write to mirror: %w", err)
 	}
 	return fmt.Errorf("%w: %w", errBroken, err)
@@ -181,20 +196,20 @@ const (
 // that a broken mirror is found while it can be mended. What goes beyond the bounds is
 // checked when it is read.
 func (m *mirror) verify(ctx context.Context, commit plumbing.Hash, path string) error {
-	c, err := m.commit(commit)
+	c, err := m.Commit(commit)
 	if err != nil {
 		return m.broken(err)
 	}
-	todo := []entry{{mode: modeDir, hash: c.tree}}
+	todo := []objects.Entry{{Mode: objects.ModeDir, Hash: c.Tree}}
 	if path != "" {
-		e, err := m.find(c.tree, path)
+		e, err := m.Find(c.Tree, path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) || reason.Of(err) == reason.Format:
 			return nil // the reader will hear of it
 		case err != nil:
 			return m.broken(err)
 		}
-		todo = []entry{e}
+		todo = []objects.Entry{e}
 	}
 	for n := 0; len(todo) > 0 && n < maxVerify; n++ {
 		if err := ctx.Err(); err != nil {
@@ -204,7 +219,7 @@ func (m *mirror) verify(ctx context.Context, commit plumbing.Hash, path string) 
 		todo = todo[:len(todo)-1]
 		below, err := m.verifyEntry(e)
 		switch {
-		case errors.Is(err, errAbsent) || errors.Is(err, errCorrupt):
+		case errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt):
 			return m.broken(err)
 		case err == nil:
 			todo = append(todo, below...)
@@ -214,13 +229,13 @@ func (m *mirror) verify(ctx context.Context, commit plumbing.Hash, path string) 
 }
 
 // verifyEntry reads e, and returns what is in it when it is a directory.
-func (m *mirror) verifyEntry(e entry) ([]entry, error) {
-	if e.isDir() {
-		return m.tree(e.hash)
+func (m *mirror) verifyEntry(e objects.Entry) ([]objects.Entry, error) {
+	if e.IsDir() {
+		return m.Tree(e.Hash)
 	}
-	if e.mode == modeSubmodule {
+	if e.Mode == objects.ModeSubmodule {
 		return nil, nil
 	}
-	_, err := m.read(plumbing.BlobObject, e.hash, maxVerifyBlob)
+	_, err := m.Read(plumbing.BlobObject, e.Hash, maxVerifyBlob)
 	return nil, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
 
+	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/reason"
 )
 
@@ -126,7 +127,7 @@ func TestMirrorBrokenLater(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(r.m.dir, "objects")); err != nil {
 		t.Fatal(err)
 	}
-	r.m.store = openStore(r.m.dir) // nothing is remembered
+	r.m.Store = objects.Open(r.m.dir) // nothing is remembered
 	_, err := s.Read("channels/a.json", 100)
 	checkReason(t, "Read from a broken mirror", err, reason.IO, "local mirror is broken")
 	checkRead(t, fetch(t, r, s.Commit), "channels/a.json", "{\"a\":1}\n")
@@ -138,19 +139,19 @@ func TestMirrorLies(t *testing.T) {
 	dir := newRepo(t)
 	r := open(t, dir)
 	s := fetch(t, r, "")
-	e, err := r.m.find(s.tree, "channels/a.json")
+	e, err := r.m.Find(s.tree, "channels/a.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	object := func(h plumbing.Hash) string {
 		return filepath.Join(r.m.dir, "objects", h.String()[:2], h.String()[2:])
 	}
-	other := blob(t, r.m.store, []byte("forged"))
+	other := blob(t, r.m.Store, []byte("forged"))
 	data, err := os.ReadFile(object(other))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := replaceFile(object(e.hash), data); err != nil {
+	if err := replaceFile(object(e.Hash), data); err != nil {
 		t.Fatal(err)
 	}
 	again, err := Open(r.m.dir, config(dir))
@@ -180,6 +181,39 @@ func TestSourceDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkRead(t, fetch(t, r, ""), "channels/a.json", "{\"a\":1}\n")
+	}
+}
+
+// TestFiles shows that no file stays open.
+func TestFiles(t *testing.T) {
+	count := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	dir := newRepo(t)
+	r := open(t, dir)
+	git(t, dir, "gc", "-q")
+	fetch(t, r, "")
+	before := count()
+	for i := range 5 {
+		s := fetch(t, r, "")
+		checkRead(t, s, "fleet.toml", "app = \"mnw\"\n")
+		if _, err := r.Push(t.Context(), tester, files("x", fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		git(t, dir, "gc", "-q")
+		if err := r.drop(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Branches(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := count(); after > before {
+		t.Errorf("%d files are open, %d were", after, before)
 	}
 }
 

@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"path"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"makenot.work/sando/channels/repo/objects"
+	"makenot.work/sando/channels/repo/remote"
 	"makenot.work/sando/internal/reason"
 )
+
+// Author is who makes a commit.
+type Author = objects.Author
 
 // Commit is a change to the channel repo.
 type Commit struct {
@@ -46,18 +50,18 @@ func (r *Repo) Delete(ctx context.Context, branch string) error {
 		return err
 	}
 	for try := 1; ; try++ {
-		err := r.remote.push(ctx, r.m, plumbing.ZeroHash, branch, true)
+		err := r.remote.Push(ctx, r.m.dir, plumbing.ZeroHash, branch, true)
 		if err == nil {
 			return nil
 		}
-		if _, gone := r.remote.branch(ctx, branch); reason.Of(gone) == reason.Stale {
+		if _, gone := r.remote.Branch(ctx, branch); reason.Of(gone) == reason.Stale {
 			return nil
 		}
-		var refused *pushError
-		if !errors.As(err, &refused) || refused.verdict != busy || try == maxPushes {
+		var refused *remote.PushError
+		if !errors.As(err, &refused) || refused.Verdict != remote.Busy || try == maxPushes {
 			return fmt.Errorf("delete branch %q of the channel repo: %w", branch, err)
 		}
-		if err := pause(ctx, try); err != nil {
+		if err := r.wait(ctx, try); err != nil {
 			return err
 		}
 	}
@@ -105,7 +109,7 @@ func (r *Repo) publish(ctx context.Context, author Author, to target, make func(
 				return "", errors.Join(err, derr)
 			}
 		}
-		if perr := pause(ctx, try); perr != nil {
+		if perr := r.wait(ctx, try); perr != nil {
 			return "", errors.Join(err, perr)
 		}
 	}
@@ -134,34 +138,17 @@ func (r *Repo) build(ctx context.Context, author Author, make func(*Snapshot) (*
 func (r *Repo) commit(head *Snapshot, author Author, change *Commit) (plumbing.Hash, error) {
 	files := make(map[string][]byte, len(change.Files))
 	for p, data := range change.Files {
-		if err := checkPath(p); err != nil {
+		if err := objects.CheckPath(p); err != nil {
 			return plumbing.ZeroHash, err
 		}
 		files[path.Join(r.c.Path, p)] = data
 	}
-	tree, err := r.m.replace(head.tree, files)
+	tree, err := r.m.Replace(head.tree, files)
 	if err != nil || tree == head.tree {
 		return head.hash, r.m.broken(err)
 	}
-	return r.m.writeCommit(tree, head.hash, author, time.Now(), change.Message)
+	return r.m.WriteCommit(tree, head.hash, author, time.Now(), change.Message)
 }
-
-// verdict is what is known after a push that failed.
-type verdict int
-
-const (
-	unclear verdict = iota // the remote did not say: it may have happened
-	refused                // the remote said no, and will again
-	busy                   // another writer was there first, or is at it
-)
-
-// pushError is a push that failed, in the words of the remote.
-type pushError struct {
-	verdict verdict
-	text    string
-}
-
-func (e *pushError) Error() string { return e.text }
 
 // step is what comes after a push that failed.
 type step int
@@ -176,12 +163,12 @@ const (
 // push pushes the commit, made on top of base, and says what comes next. The error is
 // nil only after landed.
 func (r *Repo) push(ctx context.Context, base *Snapshot, commit plumbing.Hash, to target) (step, error) {
-	failed := r.remote.push(ctx, r.m, commit, to.branch, to.force)
+	failed := r.remote.Push(ctx, r.m.dir, commit, to.branch, to.force)
 	if failed == nil {
 		return landed, nil
 	}
 	failed = fmt.Errorf("push to branch %q of the channel repo: %w", to.branch, failed)
-	var p *pushError
+	var p *remote.PushError
 	if !errors.As(failed, &p) {
 		return giveUp, failed
 	}
@@ -191,34 +178,17 @@ func (r *Repo) push(ctx context.Context, base *Snapshot, commit plumbing.Hash, t
 	}
 	there := !head.Rewritten
 	if to.force {
-		now, err := r.remote.branch(ctx, to.branch)
+		now, err := r.remote.Branch(ctx, to.branch)
 		there = err == nil && now == commit
 	}
 	switch {
 	case there:
 		return landed, nil
-	case p.verdict == busy || head.hash != base.hash:
+	case p.Verdict == remote.Busy || head.hash != base.hash:
 		return again, failed
-	case p.verdict == unclear:
+	case p.Verdict == remote.Unclear:
 		return mend, failed
 	default:
 		return giveUp, failed
-	}
-}
-
-// pause waits a random time that grows with the number of tries so far, so that those
-// who got in each other's way part.
-func pause(ctx context.Context, try int) error {
-	if try == 0 {
-		return nil
-	}
-	longest := min(20*time.Millisecond<<try, 500*time.Millisecond)
-	t := time.NewTimer(rand.N(longest))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

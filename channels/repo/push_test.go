@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,10 +12,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"makenot.work/sando/channels/repo/remote"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 )
 
 // checkRepo checks with git that the repo is sound and that its history is one line.
@@ -108,6 +112,7 @@ func TestPushRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := newRepo(t)
 			r := open(t, dir)
+			r.wait = func(ctx context.Context, _ int) error { return ctx.Err() }
 			head := fetch(t, r, "").Commit
 			c.setup(t, dir)
 			calls := 0
@@ -150,9 +155,7 @@ func TestPushCheckedOut(t *testing.T) {
 }
 
 func TestPushReadOnly(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may write everywhere")
-	}
+	testenv.User(t, "root may write everywhere")
 	dir := newRepo(t)
 	r := open(t, dir)
 	for _, d := range []string{"refs/heads", "objects"} {
@@ -256,16 +259,16 @@ func TestPushLost(t *testing.T) {
 
 // lossy loses the answer of a push.
 type lossy struct {
-	remote
+	remote.Remote
 	then func()
 }
 
-func (l lossy) push(ctx context.Context, m *mirror, commit plumbing.Hash, branch string, force bool) error {
-	if err := l.remote.push(ctx, m, commit, branch, force); err != nil {
+func (l lossy) Push(ctx context.Context, gitDir string, commit plumbing.Hash, branch string, force bool) error {
+	if err := l.Remote.Push(ctx, gitDir, commit, branch, force); err != nil {
 		return err
 	}
 	l.then()
-	return &pushError{unclear, "connection lost"}
+	return &remote.PushError{Verdict: remote.Unclear, Text: "connection lost"}
 }
 
 // TestPushUnclear has git fail without saying anything of the branch, as it does when
@@ -302,16 +305,16 @@ func TestPushUnclear(t *testing.T) {
 
 // unclearly fails a number of times.
 type unclearly struct {
-	remote
+	remote.Remote
 	failures int
 }
 
-func (u *unclearly) push(ctx context.Context, m *mirror, commit plumbing.Hash, branch string, force bool) error {
+func (u *unclearly) Push(ctx context.Context, gitDir string, commit plumbing.Hash, branch string, force bool) error {
 	if u.failures > 0 {
 		u.failures--
-		return &pushError{unclear, "mirror is odd"}
+		return &remote.PushError{Verdict: remote.Unclear, Text: "mirror is odd"}
 	}
-	return u.remote.push(ctx, m, commit, branch, force)
+	return u.Remote.Push(ctx, gitDir, commit, branch, force)
 }
 
 func TestPushCancelled(t *testing.T) {
@@ -421,176 +424,78 @@ func TestPushOnMerges(t *testing.T) {
 	git(t, work, "pull", "-q", "--ff-only", "origin", "main")
 }
 
-func TestPropose(t *testing.T) {
+// TestPushBesideBranches pushes from a mirror that has the tips of branches whose pasts
+// it does not have.
+func TestPushBesideBranches(t *testing.T) {
 	dir := newRepo(t)
-	r := open(t, dir)
-	head := fetch(t, r, "").Commit
-	const branch = "bump/b/0.9.5"
-	var proposed string
-	for i := range 3 { // made again each time, on a head that moved
-		var err error
-		text := fmt.Sprint("state ", i)
-		if proposed, err = r.Propose(t.Context(), tester, branch, files("channels/b.json", text)); err != nil {
-			t.Fatal(err)
-		}
-		found, err := r.Branches(t.Context(), "bump/")
-		if err != nil || len(found) != 1 || found[branch] == nil || found[branch].Commit != proposed {
-			t.Fatalf("Branches = %v, %v, want %s", found, err, proposed)
-		}
-		checkRead(t, found[branch], "channels/b.json", text)
-		if parent := git(t, dir, "rev-parse", proposed+"^"); parent != head {
-			t.Errorf("the parent is %s, want the head %s", parent, head)
-		}
-		if now := fetch(t, r, "").Commit; now != head {
-			t.Errorf("Propose moved main")
-		}
-		if head, err = r.Push(t.Context(), tester, files("fleet.toml", text)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	work := clone(t, dir)
-	git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "origin/"+branch)
-	git(t, work, "push", "-q", "origin", "HEAD:main")
-	s := fetch(t, r, head)
-	checkRead(t, s, "channels/b.json", "state 2")
-	if merged, err := r.Merged(t.Context(), proposed, s); !merged || err != nil {
-		t.Errorf("Merged = %t, %v", merged, err)
+	git(t, work, "checkout", "-q", "-b", "bump/x")
+	for i := range 3 {
+		write(t, work+"/x", fmt.Sprint(i))
+		git(t, work, "add", "-A")
+		git(t, work, "commit", "-q", "-m", "by a person")
 	}
-	for range 2 { // the second time it is gone
-		if err := r.Delete(t.Context(), branch); err != nil {
-			t.Errorf("Delete: %v", err)
-		}
-	}
-	if found, err := r.Branches(t.Context(), "bump/"); err != nil || len(found) != 0 {
-		t.Errorf("Branches after Delete = %v, %v", found, err)
-	}
-}
-
-func TestProposeRefused(t *testing.T) {
-	dir := newRepo(t)
+	git(t, work, "push", "-q", "origin", "bump/x")
 	r := open(t, dir)
-	for _, branch := range []string{"main", "", "-x", "a b", "a..b", "bump/", ":main"} {
-		_, err := r.Propose(t.Context(), tester, branch, files("x", "y"))
-		checkReason(t, fmt.Sprintf("Propose to %q", branch), err, reason.Config, "branch")
-		checkReason(t, fmt.Sprintf("Delete of %q", branch), r.Delete(t.Context(), branch), reason.Config, "branch")
+	if found, err := r.Branches(t.Context(), "bump/"); err != nil || len(found) != 1 {
+		t.Fatalf("Branches = %v, %v", found, err)
 	}
-	if _, err := r.Propose(t.Context(), tester, "bump/b", files("x", "y")); err != nil {
-		t.Fatal(err)
+	if _, err := r.Push(t.Context(), tester, files("y", "1")); err != nil {
+		t.Errorf("Push: %v", err)
 	}
-	_, err := r.Propose(t.Context(), tester, "bump/b/1.0", files("x", "y"))
-	checkReason(t, "Propose below a branch", err, reason.IO, "bump/b")
-	if strings.Contains(err.Error(), "given up") {
-		t.Errorf("Propose = %v, and was tried in vain", err)
+	if _, err := r.Propose(t.Context(), tester, "bump/x", files("y", "2")); err != nil {
+		t.Errorf("Propose: %v", err)
 	}
-	for _, path := range []string{"", "/x", "../x", ".git/config", "a//b"} {
-		_, err := r.Push(t.Context(), tester, files(path, "y"))
-		checkReason(t, fmt.Sprintf("Push of %q", path), err, reason.Format, "path")
-	}
-	_, err = r.Push(t.Context(), Author{}, files("x", "y"))
-	checkReason(t, "Push by nobody", err, reason.Config, "author: no name")
+	checkRepo(t, dir)
 }
 
-func TestProposeConcurrent(t *testing.T) {
-	const writers = 6
+// TestPushKilled kills a writer again and again, and lets it start over.
+func TestPushKilled(t *testing.T) {
 	dir := newRepo(t)
-	commits, errs := make([]string, writers), make([]error, writers)
-	var wg sync.WaitGroup
-	for i := range writers {
-		r := open(t, dir)
-		wg.Go(func() {
-			commits[i], errs[i] = r.Propose(t.Context(), tester, "bump/x", files("x", fmt.Sprint(i)))
-		})
+	mirror := filepath.Join(t.TempDir(), "m")
+	for i := range 15 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(20+10*i)*time.Millisecond)
+		cmd := exec.CommandContext(ctx, os.Args[0]) // killed with SIGKILL at the deadline
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s f%d 100", writerEnv, dir, mirror, i))
+		out, err := cmd.CombinedOutput()
+		if ctx.Err() == nil {
+			t.Fatalf("the writer ends: %v: %s", err, out)
+		}
+		cancel()
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-	if head := git(t, dir, "rev-parse", "bump/x"); !slices.Contains(commits, head) {
-		t.Errorf("the branch is %s, which nobody pushed", head)
-	}
-}
-
-func TestPushEnvironment(t *testing.T) {
-	dir := newRepo(t)
-	other := newRepo(t)
-	evil := filepath.Join(t.TempDir(), "config")
-	write(t, evil, "[url \"file://"+other+"\"]\n\tinsteadOf = file://"+dir+"\n[push]\n\tdefault = nothing\n")
-	for name, value := range map[string]string{
-		"GIT_CONFIG_GLOBAL": evil, "GIT_CONFIG_SYSTEM": evil, "GIT_DIR": other, "GIT_WORK_TREE": "/nowhere",
-		"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "url.file://" + other + ".insteadOf", "GIT_CONFIG_VALUE_0": "file://" + dir,
-		"GIT_OBJECT_DIRECTORY": "/nowhere", "GIT_TRACE": "1", "GIT_NAMESPACE": "x", "LC_ALL": "de_DE.UTF-8", "LANGUAGE": "de",
-	} {
-		t.Setenv(name, value)
-	}
-	before := git(t, other, "rev-parse", "main")
-	got, err := open(t, dir).Push(t.Context(), tester, files("x", "y"))
+	r, err := Open(mirror, config(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if head := git(t, dir, "rev-parse", "main"); head != got {
-		t.Errorf("the repo has %s, want %s", head, got)
+	if _, err := r.Push(t.Context(), tester, files("last", "x")); err != nil {
+		t.Fatal(err)
 	}
-	if head := git(t, other, "rev-parse", "main"); head != before {
-		t.Errorf("another repo was pushed to")
-	}
-}
-
-func TestPushNoGit(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	t.Setenv("PATH", t.TempDir())
-	fetch(t, r, "")
-	_, err := r.Push(t.Context(), tester, files("x", "y"))
-	checkReason(t, "Push", err, reason.Config, "no git program in PATH")
-}
-
-func TestGitEnv(t *testing.T) {
-	got := gitEnv([]string{"PATH=/bin", "HOME=/h", "GIT_DIR=x", "SANDO_KEY_PASSWORD=secret", "SANDO__A=b", "LANG=de", "LC_ALL=de", "GITHUB=keep", "odd"})
-	want := []string{"PATH=/bin", "HOME=/h", "GITHUB=keep", "odd", "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=file"}
-	if !slices.Equal(got, want) {
-		t.Errorf("gitEnv = %q, want %q", got, want)
-	}
-}
-
-func TestJudge(t *testing.T) {
-	for _, c := range []struct {
-		out, err string
-		want     verdict
-	}{
-		{"", "", unclear},
-		{"", "fatal: the remote end hung up unexpectedly", unclear},
-		{"To file:///x\n!\ta:b\t[rejected] (fetch first)\nDone\n", "error: failed to push", busy},
-		{"!\ta:b\t[rejected] (non-fast-forward)\n", "", busy},
-		{"!\ta:b\t[remote rejected] (failed to update ref)\n", "remote: error: cannot lock ref 'b': is at 1 but expected 2", busy},
-		{"!\ta:b\t[remote rejected] (failed to update ref)\n", "remote: error: cannot lock ref 'b': Unable to create 'b.lock': Permission denied", refused},
-		{"!\ta:b\t[remote rejected] (failed to update ref)\n", "remote: error: cannot lock ref 'b/c': 'b' exists; cannot create 'b/c'", refused},
-		{"!\ta:b\t[remote rejected] (incorrect old value provided)\n", "", busy},
-		{"!\ta:b\t[remote rejected] (pre-receive hook declined)\n", "remote: failed to update ref? no", refused},
-		{"!\ta:b\t[remote rejected] (branch is currently checked out)\n", "", refused},
-		{"!\ta:b\t[remote rejected] (non-fast-forward)\n", "error: denying non-fast-forward b", refused},
-		{"remote said !\tx\n", "", unclear},
-	} {
-		s := &said{tail{[]byte(c.out)}, tail{[]byte(c.err)}}
-		if got := judge(s); got != c.want {
-			t.Errorf("judge(%q, %q) = %d, want %d", c.out, c.err, got, c.want)
+	s := fetch(t, r, "")
+	for i := range 15 {
+		text, err := s.Read(fmt.Sprintf("f%d", i), 1<<20)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+		for n, line := range strings.Split(strings.TrimSuffix(string(text), "\n"), "\n") {
+			if want := fmt.Sprintf("f%d %d", i, n); len(text) > 0 && line != want {
+				t.Errorf("line %d of f%d is %q", n, i, line)
+			}
 		}
 	}
+	checkRepo(t, dir)
+	checkRead(t, fetch(t, open(t, dir), ""), "last", "x")
 }
 
-func TestTail(t *testing.T) {
-	var w tail
-	for i := range 5000 {
-		fmt.Fprintf(&w, "line %d\n", i)
+// contended fails once with a verdict.
+type contended struct {
+	remote.Remote
+	verdict remote.Verdict
+}
+
+func (c *contended) Push(ctx context.Context, gitDir string, commit plumbing.Hash, branch string, force bool) error {
+	if v := c.verdict; v != remote.Unclear {
+		c.verdict = remote.Unclear
+		return &remote.PushError{Verdict: v, Text: "somebody is in the way"}
 	}
-	if n := len(w.data); n != maxOutput {
-		t.Errorf("kept %d bytes, want %d", n, maxOutput)
-	}
-	s := &said{err: w}
-	if got, want := s.lastLines(), "line 4994; line 4995; line 4996; line 4997; line 4998; line 4999"; got != want {
-		t.Errorf("lastLines = %q, want %q", got, want)
-	}
-	s = &said{out: tail{[]byte("To https://u:p@h/x\nDone\n")}, err: tail{[]byte("a\x1b[31mb\u202e\n  see ssh://u:secret@h/x\t.\r\n\n")}}
-	if got, want := s.lastLines(), "a [31mb; see ssh://h/x ."; got != want {
-		t.Errorf("lastLines = %q, want %q", got, want)
-	}
+	return c.Remote.Push(ctx, gitDir, commit, branch, force)
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"makenot.work/sando/channels/repo/objects"
+	"makenot.work/sando/channels/repo/remote"
 	"makenot.work/sando/internal/reason"
-	"makenot.work/sando/layout"
 )
 
 // Config says where the channel repo is.
@@ -20,34 +20,14 @@ type Config struct {
 	Path   string // of the directory with channels/, trust/ and fleet.toml; "" is the root
 }
 
-// remote is where the channel repo really is.
-type remote interface {
-	// branch returns what a branch names; the reason is "stale" when there is no such
-	// branch, "io" when the repo cannot be reached.
-	branch(ctx context.Context, name string) (plumbing.Hash, error)
-
-	// branches returns all branches with names that begin with prefix.
-	branches(ctx context.Context, prefix string) (map[string]plumbing.Hash, error)
-
-	// fetch brings the commit and its tree into m.
-	fetch(ctx context.Context, m *mirror, commit plumbing.Hash) error
-
-	// contains reports whether old is commit or an ancestor of it.
-	contains(ctx context.Context, m *mirror, old, commit plumbing.Hash) (bool, error)
-
-	// push updates a branch to a commit of m, or deletes it (zero). Unless forced, the
-	// update is refused when the branch would lose a commit. The error is a *pushError
-	// when the remote refused.
-	push(ctx context.Context, m *mirror, commit plumbing.Hash, branch string, force bool) error
-}
-
 // Repo is the channel repo, seen through its mirror. It is not for several goroutines.
 type Repo struct {
 	c      Config
-	remote remote
+	remote remote.Remote
 	m      *mirror
 	head   plumbing.Hash // in the mirror and verified; zero: not known
 	past   past
+	wait   func(ctx context.Context, try int) error // between two tries to push
 }
 
 // past is the last answer to the question whether a history was rewritten.
@@ -60,7 +40,7 @@ type past struct {
 // and made anew when it is broken. It does not look at the repo itself. A directory
 // that holds anything but a mirror is refused.
 func Open(dir string, c Config) (*Repo, error) {
-	remote, err := openRemote(c.URL)
+	at, err := remote.Open(c.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +48,7 @@ func Open(dir string, c Config) (*Repo, error) {
 		return nil, err
 	}
 	if c.Path != "" {
-		if err := checkPath(c.Path); err != nil {
+		if err := objects.CheckPath(c.Path); err != nil {
 			return nil, reason.Errorf(reason.Config, "%w", err)
 		}
 	}
@@ -76,28 +56,7 @@ func Open(dir string, c Config) (*Repo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Repo{c: c, remote: remote, m: m}, nil
-}
-
-func openRemote(repoURL string) (remote, error) {
-	const ways = "a channel repo is written https://host/path, ssh://user@host/path or file:///dir"
-	u, err := url.Parse(repoURL)
-	if err != nil {
-		// The text of a url.Error holds the URL, and that may hold a password.
-		return nil, reason.Errorf(reason.Config, "repo URL is malformed; %s", ways)
-	}
-	switch u.Scheme {
-	case "file":
-		dir, err := parseFile(u)
-		if err != nil {
-			return nil, err
-		}
-		return &fileRemote{dir, maxObjects}, nil
-	case "https", "ssh":
-		return nil, reason.Errorf(reason.Config, "repo URL %q: %s is not in this version; use file:///dir", u.Redacted(), u.Scheme)
-	default:
-		return nil, reason.Errorf(reason.Config, "repo URL %q: scheme %q is refused; %s", layout.StripUserInfo(u.Redacted()), u.Scheme, ways)
-	}
+	return &Repo{c: c, remote: at, m: m, wait: remote.Pause}, nil
 }
 
 func checkBranch(name string) error {
@@ -135,7 +94,7 @@ func (r *Repo) drop() error {
 }
 
 func (r *Repo) fetch(ctx context.Context, last string) (*Snapshot, error) {
-	head, err := r.remote.branch(ctx, r.c.Branch)
+	head, err := r.remote.Branch(ctx, r.c.Branch)
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +117,9 @@ func (r *Repo) fetch(ctx context.Context, last string) (*Snapshot, error) {
 
 // take makes sure that the commit is in the mirror, whole.
 func (r *Repo) take(ctx context.Context, commit plumbing.Hash) error {
-	have, err := r.m.has(commit)
+	have, err := r.m.Has(commit)
 	if err != nil {
-		return r.m.broken(err)
+		return err
 	}
 	if !have && r.m.crowded() {
 		if err := r.drop(); err != nil {
@@ -168,7 +127,7 @@ func (r *Repo) take(ctx context.Context, commit plumbing.Hash) error {
 		}
 	}
 	if !have {
-		if err := r.remote.fetch(ctx, r.m, commit); err != nil {
+		if err := r.remote.Fetch(ctx, r.m, commit); err != nil {
 			return err
 		}
 	}
@@ -185,7 +144,7 @@ func (r *Repo) rewritten(ctx context.Context, last string, head plumbing.Hash) (
 	}
 	old := plumbing.NewHash(last)
 	if r.past.last != old || r.past.head != head {
-		found, err := r.remote.contains(ctx, r.m, old, head)
+		found, err := r.remote.Contains(ctx, r.m, old, head)
 		if err != nil {
 			return false, err
 		}
@@ -198,9 +157,9 @@ func (r *Repo) rewritten(ctx context.Context, last string, head plumbing.Hash) (
 const maxBranches = 1000
 
 // Branches returns the newest state of each branch with a name that begins with prefix.
-// Branches that hold no commit are left out.
+// Branches that hold no commit, or have names that git does not allow, are left out.
 func (r *Repo) Branches(ctx context.Context, prefix string) (map[string]*Snapshot, error) {
-	heads, err := r.remote.branches(ctx, prefix)
+	heads, err := r.remote.Branches(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("list branches %q: %w", prefix+"*", err)
 	}
@@ -209,6 +168,9 @@ func (r *Repo) Branches(ctx context.Context, prefix string) (map[string]*Snapsho
 	}
 	found := make(map[string]*Snapshot, len(heads))
 	for name, head := range heads {
+		if checkBranch(name) != nil {
+			continue
+		}
 		s, err := r.branch(ctx, head)
 		if errors.Is(err, errBroken) {
 			if err := r.drop(); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/signing"
@@ -24,11 +25,11 @@ type Snapshot struct {
 
 // snapshot returns the commit of the mirror.
 func (r *Repo) snapshot(commit plumbing.Hash) (*Snapshot, error) {
-	c, err := r.m.commit(commit)
+	c, err := r.m.Commit(commit)
 	if err != nil {
 		return nil, r.m.broken(err)
 	}
-	return &Snapshot{Commit: commit.String(), r: r, hash: commit, tree: c.tree}, nil
+	return &Snapshot{Commit: commit.String(), r: r, hash: commit, tree: c.Tree}, nil
 }
 
 // Read returns the regular file at path, below Config.Path. The error matches
@@ -38,10 +39,10 @@ func (r *Repo) snapshot(commit plumbing.Hash) (*Snapshot, error) {
 // When the mirror turns out to be broken the reason is "io", and the next Fetch makes
 // it anew.
 func (s *Snapshot) Read(path string, max int64) ([]byte, error) {
-	if err := checkPath(path); err != nil {
+	if err := objects.CheckPath(path); err != nil {
 		return nil, err
 	}
-	data, err := s.r.m.file(s.tree, s.r.below(path), max)
+	data, err := s.r.m.File(s.tree, s.r.below(path), max)
 	if err = s.r.m.broken(err); errors.Is(err, errBroken) {
 		err = errors.Join(err, s.r.drop())
 	}

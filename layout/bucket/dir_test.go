@@ -19,6 +19,7 @@ import (
 
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/bucket/buckettest"
 )
@@ -242,9 +243,7 @@ func TestDirOldTemps(t *testing.T) {
 }
 
 func TestDirReadOnly(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may write everywhere")
-	}
+	testenv.User(t, "root may write everywhere")
 	dir := t.TempDir()
 	b := openDir(t, dir)
 	if err := os.Chmod(dir, 0o555); err != nil {

@@ -1,4 +1,4 @@
-package repo
+package remote
 
 import (
 	"context"
@@ -18,9 +18,9 @@ import (
 	"makenot.work/sando/internal/reason"
 )
 
-// push runs the git program, because only it runs the repo's hooks and obeys its
+// Push runs the git program, because only it runs the repo's hooks and obeys its
 // configuration.
-func (f *fileRemote) push(ctx context.Context, m *mirror, commit plumbing.Hash, branch string, force bool) error {
+func (f *file) Push(ctx context.Context, gitDir string, commit plumbing.Hash, branch string, force bool) error {
 	spec := ":refs/heads/" + branch
 	if commit != plumbing.ZeroHash {
 		spec = commit.String() + spec
@@ -28,12 +28,15 @@ func (f *fileRemote) push(ctx context.Context, m *mirror, commit plumbing.Hash, 
 	if force {
 		spec = "+" + spec
 	}
-	said, err := runGit(ctx, "--git-dir="+m.dir, "push", "--porcelain", "--no-verify", "--", f.url(), spec)
+	said, err := runGit(ctx, "--git-dir="+gitDir, "push", "--porcelain", "--no-verify", "--", f.url(), spec)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
 		return err
 	}
-	return &pushError{verdict: judge(said), text: "git push: " + said.lastLines()}
+	if said.err.contains("dubious ownership") {
+		return reason.Errorf(reason.Config, "repo %q belongs to another user, and git does not push there (safe.directory is not looked at): give it to this user, or run as its owner", f.dir)
+	}
+	return &PushError{Verdict: judge(said), Text: "git push: " + said.lastLines()}
 }
 
 // said is what a program said, without the beginning when that is long.
@@ -105,7 +108,7 @@ func (t *tail) contains(words ...string) bool {
 // names, a tab, the summary. "[rejected]" is said by this side, which saw that the branch
 // would lose commits; "[remote rejected]" by the other, which may have been too late for
 // a lock. A lock that cannot be had for a lasting reason is nobody's turn to wait for.
-func judge(s *said) verdict {
+func judge(s *said) Verdict {
 	for _, line := range s.out.lines() {
 		if !strings.HasPrefix(line, "!\t") {
 			continue
@@ -114,11 +117,11 @@ func judge(s *said) verdict {
 		late := s.out.contains("failed to update ref", "cannot lock ref", "incorrect old value", "reference already exists") &&
 			!s.err.contains("Permission denied", "Read-only file system", "No space left", "Disk quota exceeded", "exists; cannot create")
 		if lost || late {
-			return busy
+			return Busy
 		}
-		return refused
+		return Refused
 	}
-	return unclear
+	return Unclear
 }
 
 var credentials = regexp.MustCompile(`([a-z+]+://)[^/@\s]*@`)

@@ -1,4 +1,4 @@
-package repo
+package objects
 
 import (
 	"bytes"
@@ -18,7 +18,8 @@ type Author struct {
 	Name, Email string
 }
 
-func (a Author) check() error {
+// Check reports, with the reason "config", whether a may be written into a commit.
+func (a Author) Check() error {
 	for _, s := range []string{a.Name, a.Email} {
 		if err := canon.Text(s, false); err != nil {
 			return reason.Errorf(reason.Config, "author: %w", err)
@@ -33,42 +34,43 @@ func (a Author) check() error {
 	return nil
 }
 
-// commitHead is what this package needs of a commit.
-type commitHead struct {
-	tree    plumbing.Hash
-	parents []plumbing.Hash
+// Commit is what a commit says of its place in the history.
+type Commit struct {
+	Tree    plumbing.Hash
+	Parents []plumbing.Hash
 }
 
-// commit reads the commit h.
-func (s store) commit(h plumbing.Hash) (commitHead, error) {
-	data, err := s.read(plumbing.CommitObject, h, maxCommit)
+// Commit reads the commit h.
+func (s Store) Commit(h plumbing.Hash) (Commit, error) {
+	data, err := s.Read(plumbing.CommitObject, h, MaxCommit)
 	if err != nil {
-		return commitHead{}, err
+		return Commit{}, err
 	}
-	return parseCommit(data)
+	return ParseCommit(data)
 }
 
-func parseCommit(data []byte) (commitHead, error) {
-	var c commitHead
+// ParseCommit reads the beginning of a commit. Errors have the reason "format".
+func ParseCommit(data []byte) (Commit, error) {
+	var c Commit
 	for line := range bytes.Lines(data) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), " ")
 		switch {
-		case key == "tree" && c.tree == plumbing.ZeroHash && plumbing.IsHash(value):
-			c.tree = plumbing.NewHash(value)
-		case key == "parent" && c.tree != plumbing.ZeroHash && plumbing.IsHash(value):
-			c.parents = append(c.parents, plumbing.NewHash(value))
-		case c.tree == plumbing.ZeroHash || key == "parent":
-			return commitHead{}, reason.Errorf(reason.Format, "commit is malformed at %q", key)
+		case key == "tree" && c.Tree == plumbing.ZeroHash && plumbing.IsHash(value):
+			c.Tree = plumbing.NewHash(value)
+		case key == "parent" && c.Tree != plumbing.ZeroHash && plumbing.IsHash(value):
+			c.Parents = append(c.Parents, plumbing.NewHash(value))
+		case c.Tree == plumbing.ZeroHash || key == "parent":
+			return Commit{}, reason.Errorf(reason.Format, "commit is malformed at %q", key)
 		default:
 			return c, nil
 		}
 	}
-	return commitHead{}, reason.Errorf(reason.Format, "commit is malformed: it has no author")
+	return Commit{}, reason.Errorf(reason.Format, "commit is malformed: it has no author")
 }
 
-// writeCommit stores a commit of tree on top of parent (zero: none) and returns it.
-func (s store) writeCommit(tree, parent plumbing.Hash, a Author, at time.Time, message string) (plumbing.Hash, error) {
-	if err := a.check(); err != nil {
+// WriteCommit stores a commit of tree on top of parent (zero: none) and returns it.
+func (s Store) WriteCommit(tree, parent plumbing.Hash, a Author, at time.Time, message string) (plumbing.Hash, error) {
+	if err := a.Check(); err != nil {
 		return plumbing.ZeroHash, err
 	}
 	if err := canon.Text(message, true); err != nil {
@@ -85,5 +87,5 @@ func (s store) writeCommit(tree, parent plumbing.Hash, a Author, at time.Time, m
 	}
 	who := fmt.Sprintf("%s <%s> %d +0000", a.Name, a.Email, at.Unix())
 	fmt.Fprintf(&buf, "author %s\ncommitter %s\n\n%s\n", who, who, message)
-	return s.write(plumbing.CommitObject, buf.Bytes())
+	return s.Write(plumbing.CommitObject, buf.Bytes())
 }

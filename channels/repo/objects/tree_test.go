@@ -1,8 +1,10 @@
-package repo
+package objects
 
 import (
 	"bytes"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,16 +12,67 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 )
+
+// git runs the git program in dir and returns what it wrote.
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(testenv.Program(t, "git"), args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null"}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// write makes a file that holds its own name.
+func write(t *testing.T, file string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(filepath.Base(file)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkReason reports an error unless err has the reason code and says words.
+func checkReason(t *testing.T, what string, err error, code reason.Code, words string) {
+	t.Helper()
+	if err == nil || reason.Of(err) != code || !strings.Contains(err.Error(), words) {
+		t.Errorf("%s = %v, want the reason %s and the words %q", what, err, code, words)
+	}
+}
+
+func blob(t *testing.T, s Store, data []byte) plumbing.Hash {
+	t.Helper()
+	h, err := s.Write(plumbing.BlobObject, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func tree(t *testing.T, s Store, entries ...Entry) plumbing.Hash {
+	t.Helper()
+	h, err := s.Write(plumbing.TreeObject, EncodeTree(entries))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
 
 // TestReplace changes trees that git made and compares with what git makes of them.
 func TestReplace(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
+	work := t.TempDir()
+	git(t, work, "init", "-q")
 	for _, f := range []string{"a", "a-b", "a.b", "a0", "ab/x", "dir/sub/deep/er/file", "dir/sub/other", "dir.x", "dir-x", "channels/b.json", "z"} {
-		write(t, work+"/"+f, f)
+		write(t, work+"/"+f)
 	}
-	write(t, work+"/odd \"name\"\t\xff", "odd")
+	write(t, work+"/odd \"name\"\t\xff")
 	if err := os.Chmod(work+"/a.b", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -47,13 +100,8 @@ func TestReplace(t *testing.T) {
 		"empty file":         {"a": ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			git(t, work, "push", "-q", "-f", "origin", git(t, work, "commit-tree", "-m", "x", git(t, work, "write-tree"))+":refs/heads/main")
-			r := open(t, dir)
-			s := fetch(t, r, "")
-			index := git(t, work, "write-tree")
-			if s.tree.String() != index {
-				t.Fatalf("the tree is %s, want %s", s.tree, index)
-			}
+			index := git(t, work, "write-tree", "--missing-ok")
+			s := Open(work + "/.git")
 			change := make(map[string][]byte)
 			for f, text := range files {
 				change[f] = []byte(text)
@@ -61,7 +109,7 @@ func TestReplace(t *testing.T) {
 					change[f] = nil
 				}
 			}
-			got, err := r.m.replace(s.tree, change)
+			got, err := s.Replace(plumbing.NewHash(index), change)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -74,10 +122,10 @@ func TestReplace(t *testing.T) {
 				if f == "a.b" {
 					mode = "100755"
 				}
-				git(t, work, "update-index", "--add", "--cacheinfo", mode+","+blob(t, r.m.store, []byte(text)).String()+","+f)
+				git(t, work, "update-index", "--add", "--cacheinfo", mode+","+blob(t, s, []byte(text)).String()+","+f)
 			}
 			if want := git(t, work, "write-tree", "--missing-ok"); got.String() != want {
-				t.Errorf("replace made %s, git makes %s", got, want)
+				t.Errorf("Replace made %s, git makes %s", got, want)
 			}
 			git(t, work, "read-tree", index)
 		})
@@ -85,12 +133,12 @@ func TestReplace(t *testing.T) {
 }
 
 func TestReplaceRefused(t *testing.T) {
-	s := openStore(t.TempDir())
+	s := Open(t.TempDir())
 	root := tree(t, s,
-		entry{modeDir, "dir", tree(t, s, entry{modeFile, "x", blob(t, s, nil)})},
-		entry{modeFile, "file", blob(t, s, nil)},
-		entry{modeLink, "link", blob(t, s, []byte("file"))},
-		entry{modeSubmodule, "sub", plumbing.NewHash(strings.Repeat("1", 40))})
+		Entry{ModeDir, "dir", tree(t, s, Entry{ModeFile, "x", blob(t, s, nil)})},
+		Entry{ModeFile, "file", blob(t, s, nil)},
+		Entry{ModeLink, "link", blob(t, s, []byte("file"))},
+		Entry{ModeSubmodule, "sub", plumbing.NewHash(strings.Repeat("1", 40))})
 	for path, words := range map[string]string{
 		"dir":      `"dir" is a directory, want a file`,
 		"link":     `"link" is a symlink, want a file`,
@@ -102,37 +150,37 @@ func TestReplaceRefused(t *testing.T) {
 		"dir/x/./": `in "dir": "x" is a file, want a directory`,
 	} {
 		for _, data := range [][]byte{[]byte("new"), nil} {
-			_, err := s.replace(root, map[string][]byte{path: data})
-			checkReason(t, "replace "+path, err, reason.Format, words)
+			_, err := s.Replace(root, map[string][]byte{path: data})
+			checkReason(t, "Replace "+path, err, reason.Format, words)
 		}
 	}
-	if _, err := s.replace(root, map[string][]byte{"dir/x": []byte("new"), "file": nil}); err != nil {
+	if _, err := s.Replace(root, map[string][]byte{"dir/x": []byte("new"), "file": nil}); err != nil {
 		t.Error(err)
 	}
 }
 
 // TestReplaceKeeps keeps what git itself would not write any more.
 func TestReplaceKeeps(t *testing.T) {
-	s := openStore(t.TempDir())
-	sub := tree(t, s, entry{modeFile, "x", blob(t, s, nil)})
-	entries := []entry{{modeGroup, "a", blob(t, s, nil)}, {modeOldDir, "b", sub}, {modeFile, "c", blob(t, s, nil)}}
+	s := Open(t.TempDir())
+	sub := tree(t, s, Entry{ModeFile, "x", blob(t, s, nil)})
+	entries := []Entry{{ModeGroup, "a", blob(t, s, nil)}, {ModeOldDir, "b", sub}, {ModeFile, "c", blob(t, s, nil)}}
 	root := tree(t, s, entries...)
-	got, err := s.replace(root, map[string][]byte{"c": []byte("new")})
+	got, err := s.Replace(root, map[string][]byte{"c": []byte("new")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries[2].hash = blob(t, s, []byte("new"))
+	entries[2].Hash = blob(t, s, []byte("new"))
 	if want := tree(t, s, entries...); got != want {
-		t.Errorf("replace made another tree")
+		t.Errorf("Replace made another tree")
 	}
 }
 
 func TestParseCommit(t *testing.T) {
 	h1, h2, h3 := strings.Repeat("1", 40), strings.Repeat("2", 40), strings.Repeat("3", 40)
 	good := "tree " + h1 + "\nparent " + h2 + "\nparent " + h3 + "\nauthor A <a> 1 +0000\ncommitter A <a> 1 +0000\n\nparent " + h1 + "\n"
-	c, err := parseCommit([]byte(good))
-	if err != nil || c.tree.String() != h1 || len(c.parents) != 2 || c.parents[1].String() != h3 {
-		t.Errorf("parseCommit = %v, %v", c, err)
+	c, err := ParseCommit([]byte(good))
+	if err != nil || c.Tree.String() != h1 || len(c.Parents) != 2 || c.Parents[1].String() != h3 {
+		t.Errorf("ParseCommit = %v, %v", c, err)
 	}
 	for name, bad := range map[string]string{
 		"empty":      "",
@@ -142,17 +190,19 @@ func TestParseCommit(t *testing.T) {
 		"cut":        good[:60],
 		"no author":  good[:strings.Index(good, "author")],
 	} {
-		_, err := parseCommit([]byte(bad))
-		checkReason(t, "parseCommit of "+name, err, reason.Format, "commit is malformed")
+		_, err := ParseCommit([]byte(bad))
+		checkReason(t, "ParseCommit of "+name, err, reason.Format, "commit is malformed")
 	}
 }
 
 func TestWriteCommit(t *testing.T) {
-	dir := newRepo(t)
-	s := openStore(dir)
+	dir := t.TempDir()
+	git(t, dir, "init", "-q", "--bare")
+	s := Open(dir)
 	root := tree(t, s)
+	tester := Author{Name: "Test", Email: "test@example.org"}
 	at := time.Date(2026, 6, 3, 2, 53, 56, 999, time.FixedZone("x", 3600))
-	h, err := s.writeCommit(root, plumbing.ZeroHash, tester, at, "  subject\n\nbody: ä\n\n")
+	h, err := s.WriteCommit(root, plumbing.ZeroHash, tester, at, "  subject\n\nbody: ä\n\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,15 +212,15 @@ func TestWriteCommit(t *testing.T) {
 		t.Errorf("the commit is\n%s\nwant\n%s", got, want)
 	}
 	for _, a := range []Author{{}, {"", "x@y"}, {"A\nparent x", "x@y"}, {"A", "x\x00"}, {"A <b>", "x"}, {"A", "x>"}, {" A", "x"}, {"A", "x "}} {
-		_, err := s.writeCommit(root, plumbing.ZeroHash, a, at, "subject")
-		checkReason(t, "writeCommit by "+a.Name, err, reason.Config, "author")
+		_, err := s.WriteCommit(root, plumbing.ZeroHash, a, at, "subject")
+		checkReason(t, "WriteCommit by "+a.Name, err, reason.Config, "author")
 	}
 	for _, m := range []string{"a\x00b", "a\rb", "\xff"} {
-		_, err := s.writeCommit(root, plumbing.ZeroHash, tester, at, m)
-		checkReason(t, "writeCommit with an odd message", err, reason.Format, "commit message")
+		_, err := s.WriteCommit(root, plumbing.ZeroHash, tester, at, m)
+		checkReason(t, "WriteCommit with an odd message", err, reason.Format, "commit message")
 	}
-	_, err = s.writeCommit(root, plumbing.ZeroHash, tester, at, " \n")
-	checkReason(t, "writeCommit without a message", err, reason.IO, "commit message is empty")
+	_, err = s.WriteCommit(root, plumbing.ZeroHash, tester, at, " \n")
+	checkReason(t, "WriteCommit without a message", err, reason.IO, "commit message is empty")
 }
 
 func FuzzParseTree(f *testing.F) {
@@ -178,11 +228,11 @@ func FuzzParseTree(f *testing.F) {
 	f.Add([]byte("100644 a\x00"))
 	f.Add([]byte(" \x00" + strings.Repeat("\x01", 20)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, err := parseTree(data)
+		entries, err := ParseTree(data)
 		if err != nil {
 			return
 		}
-		if again := encodeTree(entries); !bytes.Equal(again, data) {
+		if again := EncodeTree(entries); !bytes.Equal(again, data) {
 			t.Errorf("%q is printed as %q", data, again)
 		}
 	})
@@ -192,12 +242,12 @@ func FuzzParseCommit(f *testing.F) {
 	h := strings.Repeat("1", 40)
 	f.Add([]byte("tree " + h + "\nparent " + h + "\nauthor A <a> 1 +0000\n\nx"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseCommit(data)
+		c, err := ParseCommit(data)
 		if err != nil {
 			return
 		}
-		head := "tree " + c.tree.String() + "\n"
-		for _, p := range c.parents {
+		head := "tree " + c.Tree.String() + "\n"
+		for _, p := range c.Parents {
 			head += "parent " + p.String() + "\n"
 		}
 		if !strings.HasPrefix(strings.ToLower(string(data)), head) {

@@ -1,4 +1,4 @@
-package repo
+package remote
 
 import (
 	"context"
@@ -13,14 +13,24 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 
+	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/reason"
 )
 
-// fileRemote is a channel repo in a directory of this machine. It is read in process,
-// object by object, while git programs may be writing to it.
-type fileRemote struct {
+// file is a repository in a directory of this machine. It is read in process, object
+// by object, while git programs may be writing to it.
+type file struct {
 	dir        string
 	maxObjects int // that one fetch brings
+}
+
+// openFile opens the repository that a file URL names.
+func openFile(u *url.URL) (*file, error) {
+	dir, err := dirOf(u)
+	if err != nil {
+		return nil, err
+	}
+	return &file{dir, maxObjects}, nil
 }
 
 // Bounds on what one fetch brings.
@@ -30,8 +40,8 @@ const (
 	maxDepth   = 64 // of directories in each other
 )
 
-// parseFile returns the directory that a file URL names.
-func parseFile(u *url.URL) (string, error) {
+// dirOf returns the directory that a file URL names.
+func dirOf(u *url.URL) (string, error) {
 	switch {
 	case u.Host != "" || u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return "", reason.Errorf(reason.Config, "repo URL %q holds more than a path; a directory is written file:///dir, with three slashes", u.Redacted())
@@ -41,32 +51,32 @@ func parseFile(u *url.URL) (string, error) {
 	return filepath.Clean(u.Path), nil
 }
 
-func (f *fileRemote) url() string { return (&url.URL{Scheme: "file", Path: f.dir}).String() }
+func (f *file) url() string { return (&url.URL{Scheme: "file", Path: f.dir}).String() }
 
 // looks is how often something is looked for that git may be packing elsewhere.
 const looks = 5
 
 // open opens the repository: bare, or the .git in a work tree. The caller closes it.
-func (f *fileRemote) open() (store, error) {
+func (f *file) open() (objects.Store, error) {
 	if _, err := os.Stat(f.dir); err != nil {
-		return store{}, fmt.Errorf("repo %q: %w", f.dir, err)
+		return objects.Store{}, fmt.Errorf("repo %q: %w", f.dir, err)
 	}
 	for _, dir := range []string{f.dir, filepath.Join(f.dir, ".git")} {
 		_, err := os.Stat(filepath.Join(dir, "HEAD"))
 		switch {
 		case err == nil:
-			s := openBusy(dir)
+			s := objects.OpenBusy(dir)
 			return s, f.checkFormat(s)
 		case errors.Is(err, fs.ErrPermission):
-			return store{}, fmt.Errorf("repo %q: %w", f.dir, err)
+			return objects.Store{}, fmt.Errorf("repo %q: %w", f.dir, err)
 		}
 	}
-	return store{}, fmt.Errorf("repo %q is not a git repository: it has no HEAD", f.dir)
+	return objects.Store{}, fmt.Errorf("repo %q is not a git repository: it has no HEAD", f.dir)
 }
 
 // checkFormat refuses the repository formats that go-git would misread.
-func (f *fileRemote) checkFormat(s store) error {
-	c, err := s.st.Config()
+func (f *file) checkFormat(s objects.Store) error {
+	c, err := s.Git().Config()
 	if err != nil {
 		return fmt.Errorf("repo %q: config: %w", f.dir, err)
 	}
@@ -82,13 +92,13 @@ func (f *fileRemote) checkFormat(s store) error {
 	return nil
 }
 
-func (f *fileRemote) branch(_ context.Context, name string) (plumbing.Hash, error) {
+func (f *file) Branch(_ context.Context, name string) (plumbing.Hash, error) {
 	s, err := f.open()
 	if err != nil {
 		return plumbing.ZeroHash, err
 	}
-	defer s.close()
-	ref, err := storer.ResolveReference(s.st, plumbing.NewBranchReferenceName(name))
+	defer s.Close()
+	ref, err := storer.ResolveReference(s.Git(), plumbing.NewBranchReferenceName(name))
 	switch {
 	case errors.Is(err, plumbing.ErrReferenceNotFound):
 		return plumbing.ZeroHash, f.noBranch(s, name)
@@ -102,8 +112,8 @@ func (f *fileRemote) branch(_ context.Context, name string) (plumbing.Hash, erro
 
 // noBranch says why a branch was not found: go-git takes a file that is empty or cannot
 // be read for none.
-func (f *fileRemote) noBranch(s store, name string) error {
-	data, err := os.ReadFile(filepath.Join(s.st.Filesystem().Root(), "refs", "heads", name))
+func (f *file) noBranch(s objects.Store, name string) error {
+	data, err := os.ReadFile(filepath.Join(s.Git().Filesystem().Root(), "refs", "heads", name))
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("repo %q: branch %q: %w", f.dir, name, err)
@@ -114,13 +124,13 @@ func (f *fileRemote) noBranch(s store, name string) error {
 	}
 }
 
-func (f *fileRemote) branches(ctx context.Context, prefix string) (map[string]plumbing.Hash, error) {
+func (f *file) Branches(ctx context.Context, prefix string) (map[string]plumbing.Hash, error) {
 	s, err := f.open()
 	if err != nil {
 		return nil, err
 	}
-	defer s.close()
-	refs, err := s.st.IterReferences()
+	defer s.Close()
+	refs, err := s.Git().IterReferences()
 	if err != nil {
 		return nil, fmt.Errorf("repo %q: %w", f.dir, err)
 	}
@@ -135,104 +145,108 @@ func (f *fileRemote) branches(ctx context.Context, prefix string) (map[string]pl
 	return found, err
 }
 
-// fetch copies the commit and its tree into m.
-func (f *fileRemote) fetch(ctx context.Context, m *mirror, commit plumbing.Hash) error {
+// Fetch copies the commit and its tree.
+func (f *file) Fetch(ctx context.Context, into Into, commit plumbing.Hash) error {
 	var err error
 	for look := range looks {
-		if perr := pause(ctx, look); perr != nil {
+		if perr := Pause(ctx, look); perr != nil {
 			return perr
 		}
-		err = f.fetchOnce(ctx, m, commit)
-		if errors.Is(err, errBroken) || !errors.Is(err, errAbsent) && !errors.Is(err, errCorrupt) {
+		var here bool
+		here, err = f.fetchOnce(ctx, into, commit)
+		if !here {
 			return err
 		}
 	}
 	return err
 }
 
-func (f *fileRemote) fetchOnce(ctx context.Context, m *mirror, commit plumbing.Hash) error {
+// fetchOnce reports as well whether the error is about an object missing or corrupt here.
+func (f *file) fetchOnce(ctx context.Context, into Into, commit plumbing.Hash) (here bool, err error) {
 	s, err := f.open()
 	if err != nil {
-		return err
+		return false, err
 	}
-	defer s.close()
-	c := &copying{from: s, to: m, maxObjects: f.maxObjects}
+	defer s.Close()
+	c := &copying{from: s, to: into, maxObjects: f.maxObjects}
 	if err := c.commit(ctx, commit); err != nil {
-		return fmt.Errorf("repo %q: %w", f.dir, err)
+		return c.here, fmt.Errorf("repo %q: %w", f.dir, err)
 	}
-	return nil
+	return false, nil
 }
 
 // copying copies objects, each after the ones that it names.
 type copying struct {
-	from       store
-	to         *mirror
+	from       objects.Store
+	to         Into
 	maxObjects int
 	objects    int
 	bytes      int64
+	here       bool // something is wrong with an object of from
 }
 
 func (c *copying) commit(ctx context.Context, h plumbing.Hash) error {
-	data, err := c.read(ctx, plumbing.CommitObject, h, maxCommit)
+	data, err := c.read(ctx, plumbing.CommitObject, h, objects.MaxCommit)
 	if err != nil {
 		return err
 	}
-	head, err := parseCommit(data)
+	head, err := objects.ParseCommit(data)
 	if err != nil {
 		return err
 	}
-	if err := c.tree(ctx, head.tree, 0); err != nil {
+	if err := c.tree(ctx, head.Tree, 0); err != nil {
 		return err
 	}
-	return c.write(plumbing.CommitObject, data)
+	return c.to.Write(plumbing.CommitObject, data)
 }
 
 func (c *copying) tree(ctx context.Context, h plumbing.Hash, depth int) error {
 	if depth > maxDepth {
 		return reason.Errorf(reason.Limit, "directories are nested deeper than %d", maxDepth)
 	}
-	if have, err := c.to.has(h); have || err != nil {
-		return c.to.broken(err)
+	if have, err := c.to.Has(h); have || err != nil {
+		return err
 	}
-	data, err := c.read(ctx, plumbing.TreeObject, h, maxTree)
+	data, err := c.read(ctx, plumbing.TreeObject, h, objects.MaxTree)
 	if err != nil {
 		return err
 	}
-	entries, err := parseTree(data)
+	entries, err := objects.ParseTree(data)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		switch {
-		case e.isDir():
-			err = c.tree(ctx, e.hash, depth+1)
-		case e.mode != modeSubmodule:
-			err = c.blob(ctx, e.hash)
+		case e.IsDir():
+			err = c.tree(ctx, e.Hash, depth+1)
+		case e.Mode != objects.ModeSubmodule:
+			err = c.blob(ctx, e.Hash)
 		}
 		if err != nil {
-			return fmt.Errorf("%q: %w", e.name, err)
+			return fmt.Errorf("%q: %w", e.Name, err)
 		}
 	}
-	return c.write(plumbing.TreeObject, data)
+	return c.to.Write(plumbing.TreeObject, data)
 }
 
 func (c *copying) blob(ctx context.Context, h plumbing.Hash) error {
-	if have, err := c.to.has(h); have || err != nil {
-		return c.to.broken(err)
+	if have, err := c.to.Has(h); have || err != nil {
+		return err
 	}
-	data, err := c.read(ctx, plumbing.BlobObject, h, maxBlob)
+	data, err := c.read(ctx, plumbing.BlobObject, h, objects.MaxBlob)
 	if err != nil {
 		return err
 	}
-	return c.write(plumbing.BlobObject, data)
+	return c.to.Write(plumbing.BlobObject, data)
 }
 
 func (c *copying) read(ctx context.Context, t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	data, err := c.from.read(t, h, max)
+	data, err := c.from.Read(t, h, max)
 	if err != nil {
+		c.here = errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt)
 		return nil, err
 	}
 	c.objects++
@@ -243,25 +257,18 @@ func (c *copying) read(ctx context.Context, t plumbing.ObjectType, h plumbing.Ha
 	return data, nil
 }
 
-func (c *copying) write(t plumbing.ObjectType, data []byte) error {
-	if _, err := c.to.write(t, data); err != nil {
-		return unwritable(err)
-	}
-	return nil
-}
-
-// contains reports whether old is commit or one of its ancestors. A commit that stays
+// Contains reports whether old is commit or one of its ancestors. A commit that stays
 // missing ends the history there: the repository is a shallow one, or the commit was
 // thrown away after a rewrite.
-func (f *fileRemote) contains(ctx context.Context, _ *mirror, old, commit plumbing.Hash) (bool, error) {
+func (f *file) Contains(ctx context.Context, _ Into, old, commit plumbing.Hash) (bool, error) {
 	var err error
 	for look := range looks {
-		if perr := pause(ctx, look); perr != nil {
+		if perr := Pause(ctx, look); perr != nil {
 			return false, perr
 		}
 		var found, whole bool
 		found, whole, err = f.walk(ctx, old, commit)
-		if found || whole || err != nil && !errors.Is(err, errCorrupt) {
+		if found || whole || err != nil && !errors.Is(err, objects.ErrCorrupt) {
 			return found, err
 		}
 	}
@@ -269,12 +276,12 @@ func (f *fileRemote) contains(ctx context.Context, _ *mirror, old, commit plumbi
 }
 
 // walk goes back from commit until it meets old; whole says whether it got everywhere.
-func (f *fileRemote) walk(ctx context.Context, old, commit plumbing.Hash) (found, whole bool, err error) {
+func (f *file) walk(ctx context.Context, old, commit plumbing.Hash) (found, whole bool, err error) {
 	s, err := f.open()
 	if err != nil {
 		return false, false, err
 	}
-	defer s.close()
+	defer s.Close()
 	whole = true
 	seen := map[plumbing.Hash]bool{commit: true}
 	for todo := []plumbing.Hash{commit}; len(todo) > 0; {
@@ -286,15 +293,15 @@ func (f *fileRemote) walk(ctx context.Context, old, commit plumbing.Hash) (found
 		if err := ctx.Err(); err != nil {
 			return false, false, err
 		}
-		c, err := s.commit(h)
-		if errors.Is(err, errAbsent) {
+		c, err := s.Commit(h)
+		if errors.Is(err, objects.ErrAbsent) {
 			whole = false
 			continue
 		}
 		if err != nil {
 			return false, false, fmt.Errorf("repo %q: %w", f.dir, err)
 		}
-		for _, p := range c.parents {
+		for _, p := range c.Parents {
 			if !seen[p] {
 				seen[p] = true
 				todo = append(todo, p)

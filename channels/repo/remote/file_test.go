@@ -1,0 +1,243 @@
+package remote
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"makenot.work/sando/channels/repo/objects"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
+)
+
+// The remotes are tested through package repo, which brings a real mirror. Here is what
+// needs none.
+
+// git runs the git program in dir and returns what it wrote.
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(testenv.Program(t, "git"), args...)
+	cmd.Dir = dir
+	cmd.Env = gitEnv(os.Environ())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// newRepo makes a repository with one empty commit.
+func newRepo(t *testing.T) (dir string, commit plumbing.Hash) {
+	t.Helper()
+	dir = t.TempDir()
+	git(t, dir, "init", "-q", "--bare", "-b", "main")
+	s := objects.Open(dir)
+	commit, err := s.WriteCommit(tree(t, s), plumbing.ZeroHash, objects.Author{Name: "Test"}, time.Now(), "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir, commit
+}
+
+// memory knows what was fetched.
+type memory map[plumbing.Hash]bool
+
+func (m memory) Has(h plumbing.Hash) (bool, error) { return m[h], nil }
+
+func (m memory) Write(t plumbing.ObjectType, data []byte) error {
+	m[plumbing.ComputeHash(t, data)] = true
+	return nil
+}
+
+func regular(name string, h plumbing.Hash) objects.Entry {
+	return objects.Entry{Mode: objects.ModeFile, Name: name, Hash: h}
+}
+
+func blob(t *testing.T, s objects.Store, data []byte) plumbing.Hash {
+	t.Helper()
+	h, err := s.Write(plumbing.BlobObject, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func tree(t *testing.T, s objects.Store, entries ...objects.Entry) plumbing.Hash {
+	t.Helper()
+	h, err := s.Write(plumbing.TreeObject, objects.EncodeTree(entries))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// checkReason reports an error unless err has the reason code and says words.
+func checkReason(t *testing.T, what string, err error, code reason.Code, words string) {
+	t.Helper()
+	if err == nil || reason.Of(err) != code || !strings.Contains(err.Error(), words) {
+		t.Errorf("%s = %v, want the reason %s and the words %q", what, err, code, words)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	for _, c := range []struct {
+		url, want string // want: part of the error, "" none
+	}{
+		{"file:///srv/channels.git", ""},
+		{"file:///srv/channels.git/", ""},
+		{"file:///srv/a%20b", ""},
+		{"file://srv/channels.git", "more than a path"},
+		{"file://localhost/srv", "more than a path"},
+		{"file:///srv?x", "more than a path"},
+		{"file:srv", "more than a path"},
+		{"file:///", "is the root"},
+		{"file:///srv/../etc", "not absolute and plain"},
+		{"https://u:secret@git.example/c.git", "https is not in this version"},
+		{"ssh://git@git.example/c.git", "ssh is not in this version"},
+		{"http://u:secret@git.example/c.git", `scheme "http" is refused`},
+		{"http://127.0.0.1/c.git", `scheme "http" is refused`},
+		{"git://git.example/c.git", `scheme "git" is refused`},
+		{"ext::sh -c 'echo secret >&2'", `scheme "ext" is refused`},
+		{"git@git.example:c.git", "malformed"},
+		{"git.example:c.git", `scheme "git.example" is refused`},
+		{"--upload-pack=touch /tmp/x", `scheme "" is refused`},
+		{"-oProxyCommand=sh", `scheme "" is refused`},
+		{"/srv/channels.git", `scheme "" is refused`},
+		{"", `scheme "" is refused`},
+		{"https://u:secret@\x7f", "malformed"},
+	} {
+		_, err := Open(c.url)
+		if c.want == "" {
+			if err != nil {
+				t.Errorf("Open(%q) = %v", c.url, err)
+			}
+			continue
+		}
+		checkReason(t, fmt.Sprintf("Open(%q)", c.url), err, reason.Config, c.want)
+		if _, err := Dir(c.url); reason.Of(err) != reason.Config {
+			t.Errorf("Dir(%q) = %v, want the reason config", c.url, err)
+		}
+		if strings.Contains(err.Error(), "u:secret") {
+			t.Errorf("Open(%q) = %v, which holds a password", c.url, err)
+		}
+	}
+}
+
+// TestFetchLimits has commits that are too big in one way each.
+func TestFetchLimits(t *testing.T) {
+	for _, c := range []struct {
+		name, words string
+		fill        func(t *testing.T, s objects.Store) plumbing.Hash // returns the tree
+	}{
+		{"big file", "8388609 bytes are more than 8388608", func(t *testing.T, s objects.Store) plumbing.Hash {
+			return tree(t, s, regular("x", blob(t, s, make([]byte, objects.MaxBlob+1))))
+		}},
+		{"big together", "33554432 bytes; keep other things", func(t *testing.T, s objects.Store) plumbing.Hash {
+			var all []objects.Entry
+			for i := range 5 {
+				all = append(all, regular(fmt.Sprint(i), blob(t, s, bytes.Repeat([]byte{byte(i)}, objects.MaxBlob))))
+			}
+			return tree(t, s, all...)
+		}},
+		{"many files", "more than 100 new objects", func(t *testing.T, s objects.Store) plumbing.Hash {
+			var all []objects.Entry
+			for i := range 100 {
+				all = append(all, regular(fmt.Sprintf("%03d", i), blob(t, s, []byte(fmt.Sprint(i)))))
+			}
+			return tree(t, s, all...)
+		}},
+		{"deep", "nested deeper than 64", func(t *testing.T, s objects.Store) plumbing.Hash {
+			h := tree(t, s, regular("x", blob(t, s, nil)))
+			for range maxDepth + 1 {
+				h = tree(t, s, objects.Entry{Mode: objects.ModeDir, Name: "d", Hash: h})
+			}
+			return h
+		}},
+		{"big tree", "bytes are more than 4194304", func(t *testing.T, s objects.Store) plumbing.Hash {
+			var all []objects.Entry
+			empty := blob(t, s, nil)
+			for i := range 20_000 {
+				all = append(all, regular(fmt.Sprintf("%0200d", i), empty))
+			}
+			return tree(t, s, all...)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, first := newRepo(t)
+			r := &file{dir, 100}
+			s := objects.Open(dir)
+			commit, err := s.WriteCommit(c.fill(t, s), first, objects.Author{Name: "Test"}, time.Now(), "big")
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkReason(t, "Fetch", r.Fetch(t.Context(), make(memory), commit), reason.Limit, c.words)
+			if err := r.Fetch(t.Context(), make(memory), first); err != nil {
+				t.Errorf("Fetch of the parent: %v", err)
+			}
+		})
+	}
+}
+
+// TestFetchDamagedPack flips bits in the packs of the repository. Whatever go-git makes of
+// them, what is fetched is right or an error.
+func TestFetchDamagedPack(t *testing.T) {
+	dir, head := newRepo(t)
+	s := objects.Open(dir)
+	for i := range 10 {
+		var all []objects.Entry
+		for j := range i {
+			all = append(all, regular(fmt.Sprint(j), blob(t, s, []byte(strings.Repeat("same\n", 500)+fmt.Sprint(j)))))
+		}
+		var err error
+		if head, err = s.WriteCommit(tree(t, s, all...), head, objects.Author{Name: "Test"}, time.Now(), "more"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	git(t, dir, "update-ref", "refs/heads/main", head.String())
+	git(t, dir, "gc", "-q", "--aggressive", "--prune=now")
+	f := &file{dir, maxObjects}
+	right, wrong := 0, 0
+	for _, ext := range []string{"pack", "idx"} {
+		found, err := filepath.Glob(dir + "/objects/pack/*." + ext)
+		if err != nil || len(found) != 1 {
+			t.Fatalf("packs: %q, %v", found, err)
+		}
+		if err := os.Chmod(found[0], 0o644); err != nil {
+			t.Fatal(err)
+		}
+		healthy, err := os.ReadFile(found[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < len(healthy); at += 5 {
+			data := slices.Clone(healthy)
+			data[at] ^= 1 << (at % 8)
+			if err := os.WriteFile(found[0], data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			got := make(memory)
+			if _, err := f.fetchOnce(t.Context(), got, head); err != nil {
+				wrong++
+				continue
+			}
+			right++
+			if !got[head] {
+				t.Errorf("%s with byte %d changed: Fetch succeeded without the commit", ext, at)
+			}
+		}
+		if err := os.WriteFile(found[0], healthy, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if right == 0 || wrong == 0 {
+		t.Errorf("%d fetches succeeded and %d failed, want some of both", right, wrong)
+	}
+}

@@ -1,0 +1,135 @@
+// Package remote is where the channel repo really is: a git repository that is read and
+// written over one of git's transports. It has one interface and an implementation for
+// each kind of URL.
+//
+// # file:///dir
+//
+// A bare repository, or one with a work tree, on this machine. It is read in process, object
+// by object, also while git programs write to it; a puller needs no git program. One fetch
+// brings at most 32 MiB and 20 000 objects that are new, none bigger than 8 MiB, unpacked.
+// Repositories with sha256 names or reftables are refused. Nothing in the repository is run, and
+// of its configuration only the format is looked at.
+//
+// Writing to it is left to the git program (`git push`), so its hooks and its configuration
+// count. The program sees none of the caller's GIT_ variables and git configuration, so
+// `safe.directory` does not help either: the repository must belong to the user that pushes.
+// A stale lock file of a git program that was killed is left to a person, as git wants it.
+//
+// https and ssh are not in this version. Every other scheme is refused, as are git's other
+// ways to name a repository: "host:path", a plain path, ext::.
+package remote
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/url"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+)
+
+// Remote is a repository somewhere else.
+type Remote interface {
+	// Branch returns what a branch names; the reason is "stale" when there is no such
+	// branch, "io" when the repository cannot be reached.
+	Branch(ctx context.Context, name string) (plumbing.Hash, error)
+
+	// Branches returns all branches with names that begin with prefix.
+	Branches(ctx context.Context, prefix string) (map[string]plumbing.Hash, error)
+
+	// Fetch brings the commit and its tree, each object after those it names. The reason
+	// is "format" when the name is not that of a commit, "limit" when it is too big.
+	Fetch(ctx context.Context, into Into, commit plumbing.Hash) error
+
+	// Contains reports whether old is commit or an ancestor of it.
+	Contains(ctx context.Context, into Into, old, commit plumbing.Hash) (bool, error)
+
+	// Push updates a branch to a commit of the repository gitDir, or deletes it (zero).
+	// Unless forced, the update is refused when the branch would lose a commit. The error
+	// is a *PushError when the remote had its say, or should have had.
+	Push(ctx context.Context, gitDir string, commit plumbing.Hash, branch string, force bool) error
+}
+
+// Into is what a fetch fills. Its errors end the fetch, and are returned.
+type Into interface {
+	Has(h plumbing.Hash) (bool, error)
+	Write(t plumbing.ObjectType, data []byte) error
+}
+
+// Verdict is what is known after a push that failed.
+type Verdict int
+
+const (
+	Unclear Verdict = iota // the remote did not say: it may have happened
+	Refused                // the remote said no, and will again
+	Busy                   // another writer was there first, or is at it
+)
+
+// PushError is a push that failed, in the words of the remote.
+type PushError struct {
+	Verdict Verdict
+	Text    string
+}
+
+func (e *PushError) Error() string { return e.Text }
+
+// Open returns the repository that a URL names. It does not look whether it is there.
+// Errors have the reason "config".
+func Open(repoURL string) (Remote, error) {
+	u, err := parse(repoURL)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme != "file" {
+		return nil, reason.Errorf(reason.Config, "repo URL %q: %s is not in this version; use file:///dir", u.Redacted(), u.Scheme)
+	}
+	return openFile(u)
+}
+
+// Dir returns the directory that a file URL names. Errors have the reason "config".
+func Dir(repoURL string) (string, error) {
+	u, err := parse(repoURL)
+	if err != nil {
+		return "", err
+	}
+	if u.Scheme != "file" {
+		return "", reason.Errorf(reason.Config, "repo URL %q is not that of a directory; write file:///dir", u.Redacted())
+	}
+	return dirOf(u)
+}
+
+// parse refuses the schemes that no version reads.
+func parse(repoURL string) (*url.URL, error) {
+	const ways = "a channel repo is written https://host/path, ssh://user@host/path or file:///dir"
+	u, err := url.Parse(repoURL)
+	if err != nil {
+		// The text of a url.Error holds the URL, and that may hold a password.
+		return nil, reason.Errorf(reason.Config, "repo URL is malformed; %s", ways)
+	}
+	switch u.Scheme {
+	case "file", "https", "ssh":
+		return u, nil
+	default:
+		return nil, reason.Errorf(reason.Config, "repo URL %q: scheme %q is refused; %s", layout.StripUserInfo(u.Redacted()), u.Scheme, ways)
+	}
+}
+
+// Pause waits a random time that grows with the number of tries so far, so that those
+// who got in each other's way part.
+func Pause(ctx context.Context, try int) error {
+	if try == 0 {
+		return nil
+	}
+	longest := min(20*time.Millisecond<<try, 500*time.Millisecond)
+	t := time.NewTimer(rand.N(longest))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
