@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"regexp"
@@ -15,11 +16,11 @@ import (
 // topLevel: the repository has one room for everything, and the rooms are these. What
 // .gitignore names there is not part of it.
 func topLevel(names []string, ignored string) []string {
-	rooms := strings.Fields("builder puller signing layout channels systemd go.mod Makefile README.md " +
+	allowed := strings.Fields("builder puller signing layout channels systemd go.mod Makefile README.md " +
 		"cmd internal e2e docs tools go.sum CHANGELOG.md LICENSE")
 	var found []string
 	for _, name := range names {
-		if strings.HasPrefix(name, ".") || slices.Contains(rooms, name) ||
+		if strings.HasPrefix(name, ".") || slices.Contains(allowed, name) ||
 			slices.ContainsFunc(strings.Fields(ignored), func(pattern string) bool {
 				ok, err := path.Match(strings.Trim(pattern, "/"), name)
 				return ok && err == nil
@@ -105,6 +106,67 @@ func TestDependenciesBad(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+// rooms: the map in docs/hacking.md names every package, by its path or by its last element,
+// and its first column names nothing else.
+func rooms(dirs []string, doc string) []string {
+	var found []string
+	for _, dir := range dirs {
+		if !strings.Contains(doc, "`"+dir+"`") && !strings.Contains(doc, "`"+path.Base(dir)+"`") {
+			found = append(found, fmt.Sprintf("docs/hacking.md: %s is not on the map", dir))
+		}
+	}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*`) \\|").FindAllStringSubmatch(doc, -1) {
+		for name := range strings.SplitSeq(row[1], ", ") {
+			if dir := strings.Trim(name, "`"); !slices.Contains(dirs, dir) {
+				found = append(found, fmt.Sprintf("docs/hacking.md: %s is on the map and nowhere else", dir))
+			}
+		}
+	}
+	return found
+}
+
+func TestRooms(t *testing.T) {
+	dirs := slices.Sorted(maps.Keys(packages(load(t))))
+	for _, finding := range rooms(dirs, read(t, "docs/hacking.md")) {
+		t.Error(finding)
+	}
+}
+
+func TestRoomsBad(t *testing.T) {
+	const doc = "| package | room |\n|---|---|\n| `layout`, `gone` | x |\n| `e2e` | y, and `demo` |\n"
+	want := []string{
+		"docs/hacking.md: layout/tree is not on the map",
+		"docs/hacking.md: gone is on the map and nowhere else",
+	}
+	if diff := cmp.Diff(want, rooms([]string{"e2e", "e2e/demo", "layout", "layout/tree"}, doc)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// helpless: make help shows every target that a person can ask for.
+func helpless(makefile string) []string {
+	var found []string
+	for _, m := range regexp.MustCompile(`(?m)^([a-z][a-z-]*):(.*)$`).FindAllStringSubmatch(makefile, -1) {
+		if !strings.Contains(m[2], " ## ") {
+			found = append(found, fmt.Sprintf("Makefile: %s has no comment for make help", m[1]))
+		}
+	}
+	return found
+}
+
+func TestHelp(t *testing.T) {
+	for _, finding := range helpless(read(t, "Makefile")) {
+		t.Error(finding)
+	}
+}
+
+func TestHelpBad(t *testing.T) {
+	want := []string{"Makefile: short-fuzz has no comment for make help"}
+	if diff := cmp.Diff(want, helpless("A := b\n.PHONY: fuzz\nfuzz: a ## do it\n\ttrue\nshort-fuzz: a\n\ttrue\n")); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 

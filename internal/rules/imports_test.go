@@ -23,7 +23,10 @@ func edges() [][2]string {
 		{"puller", "channels channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
-		{"channels/repo", "channels signing layout internal/canon internal/durable internal/reason"},
+		{"channels/repo/objects", "internal/canon internal/reason"},
+		{"channels/repo/remote", "channels/repo/objects layout internal/canon internal/reason"},
+		{"channels/repo", "channels/repo/objects channels/repo/remote channels signing layout " +
+			"internal/canon internal/durable internal/reason"},
 		{"channels", "signing layout internal/canon internal/reason"},
 		{"signing/keys", "signing internal/reason"},
 		{"signing", "layout internal/canon internal/reason"},
@@ -65,9 +68,9 @@ func directions(f *file) []string {
 	}
 	var found []string
 	allowed := strings.Fields(edges()[row][1])
-	for _, dir := range f.inside() {
-		if !slices.ContainsFunc(allowed, func(p string) bool { return within(dir, p) }) {
-			found = append(found, f.at(f.ast.Name, "%s must not import %s", f.dir(), dir))
+	for _, i := range f.imports() {
+		if i.own && !slices.ContainsFunc(allowed, func(p string) bool { return within(i.path, p) }) {
+			found = append(found, f.at(i, "%s must not import %s", f.dir(), i.path))
 		}
 	}
 	return found
@@ -78,9 +81,9 @@ func directions(f *file) []string {
 func strangers(f *file) []string {
 	var found []string
 	for _, pair := range [][2]string{{"builder/...", "puller/..."}, {"puller/...", "builder/..."}} {
-		for _, dir := range f.inside() {
-			if within(f.dir(), pair[0]) && within(dir, pair[1]) {
-				found = append(found, f.at(f.ast.Name, "%s must not import %s: test both in e2e", f.dir(), dir))
+		for _, i := range f.imports() {
+			if i.own && within(f.dir(), pair[0]) && within(i.path, pair[1]) {
+				found = append(found, f.at(i, "%s must not import %s: test both in e2e", f.dir(), i.path))
 			}
 		}
 	}
@@ -94,10 +97,10 @@ func pure(f *file) []string {
 		return nil
 	}
 	var found []string
-	for _, p := range f.imports() {
-		for _, out := range []string{"os/...", "net/...", "syscall", "io/fs", "io/ioutil", "path/filepath", "golang.org/x/sys/..."} {
-			if within(p, out) {
-				found = append(found, f.at(f.ast.Name, "%s must not import %s: its rules do no I/O", f.dir(), p))
+	for _, i := range f.imports() {
+		for _, out := range strings.Fields("os/... net/... syscall io/fs io/ioutil path/filepath golang.org/x/sys/...") {
+			if within(i.path, out) {
+				found = append(found, f.at(i, "%s must not import %s: its rules do no I/O", f.dir(), i.path))
 			}
 		}
 	}
@@ -109,8 +112,10 @@ func pure(f *file) []string {
 func reach(files []*file) []string {
 	imports := map[string][]string{}
 	for _, f := range files {
-		if !f.test() {
-			imports[f.dir()] = append(imports[f.dir()], f.inside()...)
+		for _, i := range f.imports() {
+			if i.own && !f.test() && !slices.Contains(imports[f.dir()], i.path) {
+				imports[f.dir()] = append(imports[f.dir()], i.path)
+			}
 		}
 	}
 	var found []string
@@ -152,8 +157,8 @@ func walk(imports map[string][]string, way []string, out string) []string {
 func importSamples() []sample {
 	const sando = `"makenot.work/sando/`
 	return []sample{
-		{"directions", map[string]string{"layout/a.go": "package layout; import " + sando + `channels"`},
-			[]string{"layout/a.go:1: layout must not import channels"}},
+		{"directions", map[string]string{"layout/a.go": "package layout\nimport " + sando + `channels"`},
+			[]string{"layout/a.go:2: layout must not import channels"}},
 		{"directions", map[string]string{"puller/a.go": "package puller; import k " + sando + `signing/keys"`},
 			[]string{"puller/a.go:1: puller must not import signing/keys"}},
 		{"directions", map[string]string{"layout/a.go": "package layout; import " + sando + `internal/testenv"`},

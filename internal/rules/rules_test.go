@@ -10,7 +10,7 @@
 //	disk_test.go      renames, links and syncs belong to internal/durable
 //	state_test.go     no package variables that change, no init functions
 //	shape_test.go     sizes, docs, comments, os.Exit, skips, sleeps
-//	files_test.go     the top level of the repository; docs/dependencies.md
+//	files_test.go     the top level of the repository, the Makefile, the lists in docs
 //
 // A rule is not bent for one place by a comment there. Where good sense disagrees, the
 // place goes into the rule's own table of exceptions, with the reason.
@@ -63,39 +63,35 @@ func (f *file) at(n ast.Node, format string, args ...any) string {
 	return fmt.Sprintf("%s:%d: %s", f.name, from, fmt.Sprintf(format, args...))
 }
 
-// imports returns the paths that the file imports.
-func (f *file) imports() []string {
-	var paths []string
+// An imported is a package that a file imports.
+type imported struct {
+	*ast.ImportSpec
+	path string // relative to the module for a package of it
+	own  bool   // of the module
+}
+
+func (f *file) imports() []imported {
+	var all []imported
 	for _, spec := range f.ast.Imports {
 		p, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {
 			panic(err) // the parser has read it
 		}
-		paths = append(paths, p)
+		dir, own := strings.CutPrefix(p, module+"/")
+		all = append(all, imported{spec, dir, own})
 	}
-	return paths
-}
-
-// inside returns the packages of the module that the file imports, relative to it.
-func (f *file) inside() []string {
-	var dirs []string
-	for _, p := range f.imports() {
-		if dir, ok := strings.CutPrefix(p, module+"/"); ok {
-			dirs = append(dirs, dir)
-		}
-	}
-	return dirs
+	return all
 }
 
 // named returns the paths that the file imports by the name they have in it.
 func (f *file) named() map[string]string {
 	names := map[string]string{}
-	for i, p := range f.imports() {
-		name := path.Base(p)
-		if id := f.ast.Imports[i].Name; id != nil {
-			name = id.Name
+	for _, i := range f.imports() {
+		name := path.Base(i.path)
+		if i.Name != nil {
+			name = i.Name.Name
 		}
-		names[name] = p
+		names[name] = i.path
 	}
 	return names
 }
@@ -107,7 +103,7 @@ func (f *file) selected(n ast.Node, found func(sel *ast.SelectorExpr, pkg, name 
 	ast.Inspect(n, func(n ast.Node) bool {
 		if sel, ok := n.(*ast.SelectorExpr); ok {
 			if x, ok := sel.X.(*ast.Ident); ok && named[x.Name] != "" {
-				found(sel, strings.TrimPrefix(named[x.Name], module+"/"), sel.Sel.Name)
+				found(sel, named[x.Name], sel.Sel.Name)
 			}
 		}
 		return true

@@ -1,0 +1,126 @@
+# make help lists what there is. All Go code is built from this directory; the tools that
+# check it are pinned in tools/lint/go.mod and built once into a cache outside the clone.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+FUZZTIME ?= 10m
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sando
+# A new pin or a new Go is a new directory.
+PIN   := $(shell { cat tools/lint/go.mod tools/lint/go.sum; go version; } | sha256sum | cut -c1-16)
+TOOLS := $(CACHE)/tools/$(PIN)
+
+# The race detector needs cgo and a C compiler.
+RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null && echo -race)
+
+# skip says that something was not done. Under CI=true that is a failure.
+skip = { echo "SKIP: needs $(1)"; [ "$${CI:-}" != true ]; }
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: build
+build: ## build bin/builder and bin/puller, static and stripped
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/ ./cmd/builder ./cmd/puller
+
+.PHONY: test
+test: ## run every test that needs no root
+	@grep -rhoE --include='*_test.go' '^func TestAsRoot\w+' . | sed 's/^func/SKIP: needs root (see make check):/' || true
+	go test -skip '^TestAsRoot' ./...
+
+.PHONY: check
+check: lint race short-fuzz crash demo ## run what CI runs; as root, what needs root too
+
+.PHONY: lint
+lint: format mod vet staticcheck vuln rules ## run the static checks alone
+
+.PHONY: fmt
+fmt: ## format the Go code
+	gofmt -l -w .
+
+.PHONY: format
+format: ## fail where the Go code is not formatted
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not formatted, see make fmt:" $$bad; exit 1; }
+
+.PHONY: mod
+mod: ## fail where go.mod is not tidy or a module was changed
+	go mod tidy -diff
+	go mod verify
+
+.PHONY: vet
+vet: ## run go vet, with the tag faults too
+	go vet ./...
+	go vet -tags faults ./...
+
+$(TOOLS)/staticcheck: package = honnef.co/go/tools/cmd/staticcheck
+$(TOOLS)/govulncheck: package = golang.org/x/vuln/cmd/govulncheck
+$(TOOLS)/%:
+	cd tools/lint && CGO_ENABLED=0 go build -trimpath -o $@.new $(package) && mv $@.new $@
+
+.PHONY: staticcheck
+staticcheck: $(TOOLS)/staticcheck ## run staticcheck with all its checks
+	$< -checks all ./...
+	$< -checks all -tags faults ./...
+
+# CI has no way to the database, so this one skip is no failure there.
+.PHONY: vuln
+vuln: $(TOOLS)/govulncheck ## look for known vulnerabilities, when their database can be reached
+	@if timeout 30 $< -version | grep -q '^DB updated'; then echo '$< ./...'; $< ./...; \
+	else echo "SKIP: needs https://vuln.go.dev: govulncheck"; fi
+
+.PHONY: rules
+rules: ## check the rules of internal/rules
+	go test ./internal/rules
+
+.PHONY: race
+race: ## run all tests under the race detector
+	$(if $(RACE),,@$(call skip,a C compiler: the race detector))
+	go test $(RACE) ./...
+
+.PHONY: crash
+crash: ## run the tests that need the tag faults: an operation fails, or the process is killed
+	go test -tags faults ./e2e/...
+
+.PHONY: short-fuzz
+short-fuzz: ## run every fuzz target for 10 s
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME each (10m)
+	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ {f[n++] = $$1} $$1 == "ok" {while (n) print $$2, f[--n]}' | \
+	while read -r pkg target; do \
+		echo "go test -run '^$$' -fuzz '^$$target\$$' -fuzztime $(FUZZTIME) $$pkg"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null; \
+	done
+
+.PHONY: soak
+soak: ## run the long rest: the crash lane with many more rounds, long fuzzing
+	SANDO_SOAK=1 go test -count=1 -timeout 6h -tags faults ./e2e/...
+	$(MAKE) --no-print-directory fuzz
+
+.PHONY: demo
+demo: ## run the demonstration: no root, no server, nothing left behind
+	go run ./e2e/demo
+
+.PHONY: bench
+bench: ## measure: each figure with a ratio from the same run
+	go test -run '^$$' -bench . -benchmem ./...
+	go run ./e2e/bench
+
+.PHONY: cover
+cover: ## measure how much of the code the tests run
+	@mkdir -p bin
+	go test -skip '^TestAsRoot' -coverpkg=./... -coverprofile=bin/cover.out ./...
+	go tool cover -func=bin/cover.out | tail -1
+
+.PHONY: sizes
+sizes: ## print what each module adds to the programs
+	@for p in builder puller; do tools/sizes $$p; done
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf bin
