@@ -18,6 +18,7 @@ import (
 	"makenot.work/sando/internal/cli"
 	"makenot.work/sando/internal/config"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller"
 )
 
@@ -136,7 +137,7 @@ func (p *program) history() *cobra.Command {
 				return err
 			}
 			if p.json {
-				return cli.JSON(p.std.Out, events)
+				return cli.JSON(p.std.Out, append([]node.Event{}, events...)) // a list, also when it is empty
 			}
 			writeHistory(p.std.Out, events)
 			return nil
