@@ -130,8 +130,8 @@ func TestTwoBuilders(t *testing.T) {
 		revs  [2]string
 		exits string // the exit codes that may come together, sorted
 	}{
-		"the same commit":                     {[2]string{"1.0", "1.0"}, "0 0"},
-		"one version from two commits":        {[2]string{"1.0", "other"}, "0 3"},
+		"the same commit":                      {[2]string{"1.0", "1.0"}, "0 0"},
+		"one version from two commits":         {[2]string{"1.0", "other"}, "0 3"},
 		"two versions, one channel to advance": {[2]string{"1.0", "2.0"}, "0 0, 0 3"},
 	} {
 		t.Run(name, func(t *testing.T) {

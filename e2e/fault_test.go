@@ -98,7 +98,7 @@ func (s *site) fault(t *testing.T, l lane, mode string, k int) {
 // count returns how many operations a cycle does.
 func (m *machine) count(args ...string) int {
 	m.t.Helper()
-	file := m.root + ".count"
+	file := m.side + ".count"
 	cmd := m.puller(args...)
 	cmd.Env = append(cmd.Env, "SANDO_FAULT=count:"+file)
 	finish(m.t, cmd, 0)
@@ -134,14 +134,14 @@ func (m *machine) copyTo(to *machine) {
 	if out, err := exec.Command("cp", "-a", m.root, to.root).CombinedOutput(); err != nil {
 		to.t.Fatalf("%v: %s", err, out)
 	}
-	data, err := os.ReadFile(m.root + ".running")
+	data, err := os.ReadFile(m.side + ".running")
 	if err == nil {
-		must(to.t, os.WriteFile(to.root+".running", data, 0o644))
+		must(to.t, os.WriteFile(to.side+".running", data, 0o644))
 	}
 }
 
 func (m *machine) remove() {
-	names, err := filepath.Glob(m.root + ".*")
+	names, err := filepath.Glob(m.side + ".*")
 	must(m.t, err)
 	for _, n := range append(names, m.root) {
 		must(m.t, os.RemoveAll(n))

@@ -122,15 +122,22 @@ func (s *site) promote(version string) {
 type machine struct {
 	*site
 	root string
+	side string // begins the names of the files beside the root: .toml, .running
 }
 
 // machine makes the configuration of a node. Its service writes the live version to
-// the file ROOT.running.
+// the file SIDE.running.
 func (s *site) machine(name string) *machine {
 	s.t.Helper()
-	m := &machine{s, s.path(name)}
-	script := fmt.Sprintf("cat %[1]s/current/VERSION > %[1]s.running", m.root)
-	must(s.t, os.WriteFile(m.root+".toml", []byte(fmt.Sprintf(`
+	m := &machine{s, s.path(name), s.path(name)}
+	s.configure(m)
+	return m
+}
+
+func (s *site) configure(m *machine) {
+	s.t.Helper()
+	script := fmt.Sprintf("cat %s/current/VERSION > %s.running", m.root, m.side)
+	must(s.t, os.WriteFile(m.side+".toml", []byte(fmt.Sprintf(`
 app = "mnw"
 tier = "a"
 node = "%s"
@@ -143,13 +150,12 @@ repo = "file://%s"
 url = "file://%s"
 [service]
 command = ["/bin/sh", "-c", "%s"]
-`, name, m.root, s.path("site", "keys", "trust.json"), s.path("site", "channels.git"), s.path("site", "bucket"), script)), 0o644))
-	return m
+`, filepath.Base(m.side), m.root, s.path("site", "keys", "trust.json"), s.path("site", "channels.git"), s.path("site", "bucket"), script)), 0o644))
 }
 
 func (m *machine) puller(args ...string) *exec.Cmd {
 	cmd := m.command(append([]string{"puller"}, args...)...)
-	cmd.Env = append(cmd.Env, "SANDO_CONFIG="+m.root+".toml")
+	cmd.Env = append(cmd.Env, "SANDO_CONFIG="+m.side+".toml")
 	return cmd
 }
 
@@ -182,21 +188,31 @@ func kill(t *testing.T, cmd *exec.Cmd, after time.Duration) bool {
 // invariants asserts what must hold at any moment, however a puller ended.
 func (m *machine) invariants() {
 	m.t.Helper()
+	must(m.t, m.violated())
+}
+
+// violated returns the first invariant that does not hold, by its name in the list of
+// docs/hacking.md.
+func (m *machine) violated() error {
 	dir, err := node.View(m.root)
-	must(m.t, err)
+	if err != nil {
+		return err
+	}
 	cur, err := dir.Current()
-	must(m.t, err)
+	if err != nil {
+		return err
+	}
 	if cur.Odd != "" || cur.Dangling != "" {
-		m.t.Fatalf("I1: current is %+v", cur)
+		return fmt.Errorf("I1: current is %+v", cur)
 	}
 	if cur.Version != "" {
 		if _, err := dir.Verify(m.t.Context(), cur.Version); err != nil {
-			m.t.Fatalf("I1: %v", err)
+			return fmt.Errorf("I1: %w", err)
 		}
 	}
 	st, err := dir.State()
 	if err != nil {
-		m.t.Fatalf("I2: %v", err)
+		return fmt.Errorf("I2: %w", err)
 	}
 	if st == nil {
 		st = node.NewState()
@@ -206,8 +222,9 @@ func (m *machine) invariants() {
 		running = st.Running.Version
 	}
 	if st.Intent == nil && running != cur.Version {
-		m.t.Fatalf("I3, I4: idle at %q, current is %q", running, cur.Version)
+		return fmt.Errorf("I3, I4: idle at %q, current is %q", running, cur.Version)
 	}
+	return nil
 }
 
 // settled asserts that the node runs exactly version and nothing was left behind.
@@ -218,7 +235,7 @@ func (m *machine) settled(version string) {
 	must(m.t, err)
 	cur, err := dir.Current()
 	must(m.t, err)
-	running, err := os.ReadFile(m.root + ".running")
+	running, err := os.ReadFile(m.side + ".running")
 	must(m.t, err)
 	if cur.Version != version || strings.TrimSpace(string(running)) != version {
 		m.t.Fatalf("current is %q and %q runs, want %q", cur.Version, running, version)

@@ -20,8 +20,12 @@ import (
 //	killed:N  the process is killed right after it
 //	fail:N    the operation is not done, and fails with EIO
 //	stored:N  the operation is done, and fails with EIO
+//	stop:N    the process stops (SIGSTOP) before the operation; the test cuts the power
 //	full:N    the operation and all later ones that need space fail with ENOSPC
 //	count:F   nothing; the number of operations so far is kept in the file F
+//
+// SANDO_FAULT_LIE names a kind of operation (fsync, syncfs) that is never done and said
+// to be: what a test that cuts the power must find out.
 //
 // SANDO_FAULT_LOG names a file to which each operation is written as "N KIND PATH".
 var ops atomic.Int64
@@ -38,6 +42,9 @@ func op(kind, path string, do func() error) error {
 		}
 		return err
 	}
+	if kind == os.Getenv("SANDO_FAULT_LIE") {
+		do = func() error { return nil }
+	}
 	if mode == "full" && n >= at && needsSpace(kind) {
 		return fmt.Errorf("%s %s: %w", kind, path, unix.ENOSPC)
 	}
@@ -47,6 +54,8 @@ func op(kind, path string, do func() error) error {
 	switch mode {
 	case "kill":
 		kill()
+	case "stop":
+		signal(syscall.SIGSTOP)
 	case "killed":
 		err := do()
 		kill()
@@ -71,10 +80,14 @@ func needsSpace(kind string) bool {
 }
 
 func kill() {
-	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+	signal(syscall.SIGKILL)
+	select {}
+}
+
+func signal(s syscall.Signal) {
+	if err := syscall.Kill(os.Getpid(), s); err != nil {
 		panic(err)
 	}
-	select {}
 }
 
 func note(n int64, kind, path string) {

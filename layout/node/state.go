@@ -35,19 +35,17 @@ const (
 
 // State is state.json: what the puller knows about this node.
 type State struct {
-	Version   int        `json:"version"`
-	Running   *Release   `json:"running,omitempty"`   // by the last result
-	LastGood  *Release   `json:"last_good,omitempty"` // the last one that proved itself
-	Previous  *Release   `json:"previous,omitempty"`  // what ran before Running
-	Intent    *Intent    `json:"intent,omitempty"`    // an activation that has no result yet
-	Retry     *Retry     `json:"retry,omitempty"`     // Running never proved itself, and there is nothing to go back to
-	Degraded  *Block     `json:"degraded,omitempty"`  // the way back from this one failed as well
-	Blocked   []Block    `json:"blocked"`
-	Head      string     `json:"head,omitempty"`      // commit of the channel repo seen last
-	Rewritten bool       `json:"rewritten,omitempty"` // its history was rewritten since the last good look
-	Last      Outcome    `json:"last"`
-	Broken    []string   `json:"broken,omitempty"` // state files that were set aside, until a person looked
-	Reset     canon.Time `json:"reset,omitzero"`   // when the trust chain was forgotten on the operator's order
+	Version   int      `json:"version"`
+	Running   *Release `json:"running,omitempty"`   // by the last result
+	LastGood  *Release `json:"last_good,omitempty"` // the last one that proved itself
+	Previous  *Release `json:"previous,omitempty"`  // what ran before Running
+	Intent    *Intent  `json:"intent,omitempty"`    // an activation that has no result yet
+	Retry     *Retry   `json:"retry,omitempty"`     // Running never proved itself, and there is nothing to go back to
+	Degraded  *Block   `json:"degraded,omitempty"`  // the way back from this one failed as well
+	Blocked   []Block  `json:"blocked"`
+	Head      string   `json:"head,omitempty"`      // commit of the channel repo seen last
+	Rewritten bool     `json:"rewritten,omitempty"` // its history was rewritten since the last good look
+	Last      Outcome  `json:"last"`
 }
 
 // Release names one release on this node.
