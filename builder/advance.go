@@ -322,7 +322,12 @@ func (b *Builder) remake(ctx context.Context, r *repo.Repo, a advance, before st
 	return remade, nil
 }
 
+// remakeOne reports whether it signed the proposal anew.
 func (b *Builder) remakeOne(ctx context.Context, r *repo.Repo, a advance, before standing, name string, branch *repo.Snapshot) (bool, error) {
+	if name == branchOf(a.tier, a.bundle.Version) {
+		b.log.Info("this advance did what a proposal asks for; its branch is deleted", "branch", name)
+		return false, r.Delete(ctx, name)
+	}
 	head, err := r.Fetch(ctx, "")
 	if err != nil {
 		return false, err
@@ -341,10 +346,6 @@ func (b *Builder) remakeOne(ctx context.Context, r *repo.Repo, a advance, before
 			b.log.Warn("proposal is older than the channel and stays so: promote again, or delete the branch", "branch", name)
 		}
 		return false, err
-	}
-	if c.Manifest == a.bundle.digest {
-		b.log.Info("proposal is fulfilled by this advance; its branch is deleted", "branch", name)
-		return false, r.Delete(ctx, name)
 	}
 	return b.renew(ctx, r, a.tier, name, c)
 }

@@ -85,7 +85,7 @@ func (p Platform) String() string {
 
 // notYet lists the keys of the format that this version does not act on.
 var notYet = [...]string{
-	"gate", "watch", "gc", "deltas", "burn_in",
+	"gate", "watch",
 	"storage.endpoint", "storage.region", "storage.path_style", "storage.anonymous",
 	"storage.access_key_file", "storage.secret_key_file", "storage.ca_file",
 	"channels.token_file", "channels.ssh_key", "channels.known_hosts", "channels.ca_file",

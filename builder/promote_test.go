@@ -96,28 +96,17 @@ func TestPromote(t *testing.T) {
 	}
 }
 
-func TestPromoteRules(t *testing.T) {
-	t.Parallel()
-	object := func(s *site, pattern string) string {
-		found, err := filepath.Glob(filepath.Join(s.dir, "bucket/mnw/releases/1.0.0", pattern))
-		if err != nil || len(found) != 1 {
-			s.t.Fatal(pattern, found, err)
-		}
-		return found[0]
-	}
-	remove := func(pattern string) func(s *site) {
-		return func(s *site) {
-			if err := os.Remove(object(s, pattern)); err != nil {
-				s.t.Fatal(err)
-			}
-		}
-	}
-	for name, c := range map[string]struct {
-		change func(s *site)
-		req    PromoteRequest
-		code   reason.Code // "": promoted
-		says   string
-	}{
+// promoteCase changes one thing about a released version 1.0.0, and promotes.
+type promoteCase struct {
+	change func(s *site)
+	req    PromoteRequest
+	code   reason.Code // "": promoted
+	says   string
+}
+
+// fleetCases are about what is asked for, and what fleet.toml says.
+func fleetCases() map[string]promoteCase {
+	return map[string]promoteCase{
 		"as it should be":       {func(*site) {}, PromoteRequest{Tier: "a"}, "", ""},
 		"by version":            {func(*site) {}, PromoteRequest{Tier: "b", Version: "1.0.0"}, "", ""},
 		"unknown tier":          {func(*site) {}, PromoteRequest{Tier: "z"}, reason.Config, "it has host, a, b"},
@@ -141,6 +130,12 @@ func TestPromoteRules(t *testing.T) {
 		"from another tier": {
 			func(s *site) { s.fleet(`name = "b"`, "name = \"b\"\nfrom = \"host\"") }, PromoteRequest{Tier: "b"}, "", "",
 		},
+	}
+}
+
+// beforeCases are about the tier that the promoted one follows.
+func beforeCases() map[string]promoteCase {
+	return map[string]promoteCase{
 		"halted before it": {
 			func(s *site) {
 				s.pushFiles("main", s.signedChannel("host", func(c *channels.Channel) { c.Rollout = 0; c.Seq++ }))
@@ -163,6 +158,26 @@ func TestPromoteRules(t *testing.T) {
 				s.pushFiles("main", files)
 			}, PromoteRequest{Tier: "a"}, reason.Signature, "forged",
 		},
+	}
+}
+
+// bundleCases are about what is in the bucket.
+func bundleCases() map[string]promoteCase {
+	object := func(s *site, pattern string) string {
+		found, err := filepath.Glob(filepath.Join(s.dir, "bucket/mnw/releases/1.0.0", pattern))
+		if err != nil || len(found) != 1 {
+			s.t.Fatal(pattern, found, err)
+		}
+		return found[0]
+	}
+	remove := func(pattern string) func(s *site) {
+		return func(s *site) {
+			if err := os.Remove(object(s, pattern)); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	return map[string]promoteCase{
 		"tarball missing":      {remove("*.tar.zst"), PromoteRequest{Tier: "a"}, reason.Stale, "is not in the bucket"},
 		"manifest by digest":   {remove("manifest-????????????????.json"), PromoteRequest{Tier: "a"}, reason.Stale, "is not in the bucket"},
 		"signature missing":    {remove("*.sigstore.json"), PromoteRequest{Tier: "a"}, reason.Signature, "no signature"},
@@ -174,6 +189,12 @@ func TestPromoteRules(t *testing.T) {
 				}
 			}, PromoteRequest{Tier: "a"}, reason.Mismatch, "has 10 bytes",
 		},
+	}
+}
+
+// trustCases are about trust documents after the first.
+func trustCases() map[string]promoteCase {
+	return map[string]promoteCase{
 		"revoked": {
 			func(s *site) {
 				s.trust(2, func(t *signing.Trust) { t.Revoked = []layout.Digest{s.channel("host").Manifest} })
@@ -198,28 +219,37 @@ func TestPromoteRules(t *testing.T) {
 			func(s *site) { s.pushFiles("main", map[string][]byte{"trust/2.json": []byte("{}")}) },
 			PromoteRequest{Tier: "a"}, reason.Signature, "trust version 2",
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t)
-			s.release(ReleaseRequest{})
-			c.change(s)
-			before := s.snapshot("bucket", "channels.git/refs")
-			_, err := s.builder().Promote(t.Context(), c.req)
-			if c.code == "" {
-				if err != nil {
-					t.Error(err)
-				}
-				s.names(c.req.Tier, "1.0.0")
-				return
-			}
-			if err == nil || reason.Of(err) != c.code || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got reason %q: %v\nwant %q: %s", reason.Of(err), err, c.code, c.says)
-			}
-			if diff := cmp.Diff(before, s.snapshot("bucket", "channels.git/refs")); diff != "" {
-				t.Errorf("something changed:\n%s", diff)
-			}
-		})
+	}
+}
+
+func TestPromoteRules(t *testing.T) {
+	t.Parallel()
+	for _, cases := range []map[string]promoteCase{fleetCases(), beforeCases(), bundleCases(), trustCases()} {
+		for name, c := range cases {
+			t.Run(name, c.run)
+		}
+	}
+}
+
+func (c promoteCase) run(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.release(ReleaseRequest{})
+	c.change(s)
+	before := s.snapshot("bucket", "channels.git/refs")
+	_, err := s.builder().Promote(t.Context(), c.req)
+	if c.code == "" {
+		if err != nil {
+			t.Error(err)
+		}
+		s.names(c.req.Tier, "1.0.0")
+		return
+	}
+	if err == nil || reason.Of(err) != c.code || !strings.Contains(err.Error(), c.says) {
+		t.Errorf("got reason %q: %v\nwant %q: %s", reason.Of(err), err, c.code, c.says)
+	}
+	if diff := cmp.Diff(before, s.snapshot("bucket", "channels.git/refs")); diff != "" {
+		t.Errorf("something changed:\n%s", diff)
 	}
 }
 

@@ -99,7 +99,7 @@ A release that was interrupted is finished by running it again.`,
 				return reason.Errorf(reason.Config, "--%s is empty", name)
 			}
 		}
-		b, _, err := p.open(cmd.Context())
+		b, cfg, err := p.open(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ A release that was interrupted is finished by running it again.`,
 		if err != nil {
 			return err
 		}
-		return p.show(done, func() { p.printRelease(done) })
+		return p.show(done, func() { p.printRelease(cfg, done) })
 	}
 	return p.reports(cmd)
 }

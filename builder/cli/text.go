@@ -46,7 +46,7 @@ func (p *program) printInit(m *builder.Initialized) {
 		"who takes it over can do both. docs/trust.md says how to part them.\n")
 }
 
-func (p *program) printRelease(r *builder.Released) {
+func (p *program) printRelease(cfg *builder.Config, r *builder.Released) {
 	switch {
 	case r.Outcome == builder.OutcomePublished:
 		p.printf("published %s %s from commit %.12s\n", r.App, r.Version, r.Commit)
@@ -65,7 +65,7 @@ func (p *program) printRelease(r *builder.Released) {
 	}
 	p.printf("\nmanifest  %s\n", r.Manifest)
 	for _, c := range r.Channels {
-		p.printAdvance(nil, c)
+		p.printAdvance(cfg, c)
 	}
 	if len(r.Channels) == 0 {
 		p.printf("no tier was advanced: builder promote TIER --version %s does it\n", r.Version)
@@ -79,8 +79,7 @@ func plural(n int64, word string) string {
 	return word + "s"
 }
 
-// printAdvance says what became of a tier. With a configuration it also says how to go
-// on.
+// printAdvance says what became of a tier, and how to go on.
 func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
 	was := a.Previous
 	if was == "" {
@@ -91,9 +90,7 @@ func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
 		p.printf("%s names %s already\n", a.Tier, a.Version)
 	case builder.OutcomeProposed:
 		p.printf("proposed %s: %s -> %s, branch %s\n", a.Tier, was, a.Version, a.Branch)
-		if cfg != nil {
-			p.printMerge(cfg, a.Branch)
-		}
+		p.printMerge(cfg, a.Branch)
 	default:
 		p.printf("advanced %s: %s -> %s\n", a.Tier, was, a.Version)
 	}

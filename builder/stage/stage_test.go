@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 )
 
 // A work tree with a bit of everything, and the plan for it. Each case changes one
@@ -254,16 +255,16 @@ func TestVariants(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
-	outside := t.TempDir()
-	put(t, outside, "x", "outside")
-	big := bytes.Repeat([]byte("."), 3*(256<<10)+7)
-	at := func(off int) string { return string(big[:off]) + "/opt/makenotwork/" + string(big[off:]) }
-	for name, c := range map[string]struct {
-		change func(t *testing.T, work string, p *Plan)
-		code   reason.Code
-		says   string
-	}{
+// refusal changes one thing about what is staged.
+type refusal struct {
+	change func(t *testing.T, work string, p *Plan)
+	code   reason.Code
+	says   string
+}
+
+// entryCases are about entries that are missing or in each other's way.
+func entryCases() map[string]refusal {
+	return map[string]refusal{
 		"required source missing": {
 			func(t *testing.T, w string, p *Plan) { p.Contents[3].Required = true }, reason.Config, `release_contents src "gone" is missing`,
 		},
@@ -299,6 +300,12 @@ func TestRefusals(t *testing.T) {
 		"binary over contents": {
 			func(t *testing.T, w string, p *Plan) { p.Contents[2].Dst = "tool" }, reason.Config, "two entries",
 		},
+	}
+}
+
+// contentCases are about what no bundle may hold.
+func contentCases(outside string) map[string]refusal {
+	return map[string]refusal{
 		"absolute link": {
 			func(t *testing.T, w string, p *Plan) { put(t, w, "static/l", "@"+w+"/more/b.css") }, reason.Policy, "would leave the bundle",
 		},
@@ -338,6 +345,13 @@ func TestRefusals(t *testing.T) {
 			},
 			reason.Policy, "belongs to the puller",
 		},
+	}
+}
+
+func forbiddenCases() map[string]refusal {
+	big := bytes.Repeat([]byte("."), 3*(256<<10)+7)
+	at := func(off int) string { return string(big[:off]) + "/opt/makenotwork/" + string(big[off:]) }
+	return map[string]refusal{
 		"forbidden string at the start": {
 			func(t *testing.T, w string, p *Plan) { put(t, w, "static/f", "/opt/makenotwork/x") },
 			reason.Policy, `"/opt/makenotwork/" in "static/f" at offset 0`,
@@ -365,6 +379,12 @@ func TestRefusals(t *testing.T) {
 			func(t *testing.T, w string, p *Plan) { put(t, w, "static/l", "@hunter2") },
 			reason.Policy, `"hunter2" in the target of link "static/l" at offset 0`,
 		},
+	}
+}
+
+// planCases are about malformed plans.
+func planCases() map[string]refusal {
+	return map[string]refusal{
 		"empty forbidden string":   {func(t *testing.T, w string, p *Plan) { p.Forbidden[0] = "" }, reason.Config, "empty string"},
 		"nothing planned":          {func(t *testing.T, w string, p *Plan) { p.Bins, p.Contents = nil, nil }, reason.Config, "nothing to stage"},
 		"nothing there":            {func(t *testing.T, w string, p *Plan) { p.Bins, p.Contents = nil, p.Contents[3:] }, reason.Config, "nothing was staged"},
@@ -380,22 +400,28 @@ func TestRefusals(t *testing.T) {
 		"bin with a slash":         {func(t *testing.T, w string, p *Plan) { p.Bins[0] = "x/app" }, reason.Config, "bin_names"},
 		"bin_dir up":               {func(t *testing.T, w string, p *Plan) { p.BinDir = ".." }, reason.Config, "bin_dir"},
 		"bins without a directory": {func(t *testing.T, w string, p *Plan) { p.BinDir = "" }, reason.Config, "bin_dir"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			work, p := lay(t, good), goodPlan()
-			c.change(t, work, &p)
-			_, _, err := fill(t, work, p)
-			if reason.Of(err) != c.code || err == nil || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got reason %q: %v\nwant reason %q: %s", reason.Of(err), err, c.code, c.says)
-			}
-		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	outside := t.TempDir()
+	put(t, outside, "x", "outside")
+	for _, cases := range []map[string]refusal{entryCases(), contentCases(outside), forbiddenCases(), planCases()} {
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
+				work, p := lay(t, good), goodPlan()
+				c.change(t, work, &p)
+				_, _, err := fill(t, work, p)
+				if reason.Of(err) != c.code || err == nil || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("got reason %q: %v\nwant reason %q: %s", reason.Of(err), err, c.code, c.says)
+				}
+			})
+		}
 	}
 }
 
 func TestUnreadable(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root reads everything")
-	}
+	testenv.User(t, "root reads everything")
 	work := lay(t, good)
 	if err := os.Chmod(filepath.Join(work, "static/a.css"), 0); err != nil {
 		t.Fatal(err)
