@@ -302,12 +302,10 @@ func f(t *testing.T) {
 			"internal/testenv/testenv.go": `package testenv; func f(t testing.TB) { t.Skipf("x") }`,
 			"puller/a_test.go":            `package puller; func f(t *testing.T) { testenv.Need(t, false, "x") }`,
 		}, nil},
-		{"skip", map[string]string{"puller/a_test.go": `package puller
-import "makenot.work/sando/internal/testenv"
-func TestAsRootMount(t *testing.T) { testenv.Root(t, "a mount") }
-func TestMount(t *testing.T) { testenv.Root(t, "a mount") }
-func mount(t *testing.T) { testenv.Root(t, "a mount") }
-`}, []string{
+		{"skip", map[string]string{"puller/a_test.go": "package puller\nimport \"makenot.work/sando/internal/testenv\"\n" +
+			"func TestAsRootMount(t *testing.T) { testenv.Root(t, `a mount`) }\n" +
+			"func TestMount(t *testing.T) { testenv.Root(t, `a mount`) }\n" +
+			"func mount(t *testing.T) { testenv.Root(t, `a mount`) }\n"}, []string{
 			"puller/a_test.go:4: testenv.Root: name the test TestAsRoot…, and call it there",
 			"puller/a_test.go:5: testenv.Root: name the test TestAsRoot…, and call it there",
 		}},
