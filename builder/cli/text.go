@@ -56,10 +56,10 @@ func (p *program) printRelease(cfg *builder.Config, r *builder.Released) {
 		p.printf("%s %s stands: it was published from commit %.12s already\n", r.App, r.Version, r.Commit)
 	}
 	for _, b := range r.Bundles {
-		p.printf("\n%s  %s packed, %s unpacked, %d entries\n", b.Platform, cli.Size(b.Size), cli.Size(b.Unpacked), b.Entries)
+		p.printf("\n%s  %s packed, %s unpacked, %d %s\n", b.Platform, cli.Size(b.Size), cli.Size(b.Unpacked), b.Entries, plural(b.Entries, "entry", "entries"))
 		var lines [][]string
 		for _, c := range b.Contents {
-			lines = append(lines, []string{c.Dst, fmt.Sprintf("%d %s", c.Files, plural(c.Files, "file")), cli.Size(c.Bytes), "from " + c.Src})
+			lines = append(lines, []string{c.Dst, fmt.Sprintf("%d %s", c.Files, plural(c.Files, "file", "files")), cli.Size(c.Bytes), "from " + c.Src})
 		}
 		p.table(lines)
 	}
@@ -72,11 +72,11 @@ func (p *program) printRelease(cfg *builder.Config, r *builder.Released) {
 	}
 }
 
-func plural(n int64, word string) string {
+func plural(n int64, one, more string) string {
 	if n == 1 {
-		return word
+		return one
 	}
-	return word + "s"
+	return more
 }
 
 // printAdvance says what became of a tier, and how to go on.

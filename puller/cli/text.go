@@ -116,7 +116,11 @@ func writeVerified(out io.Writer, found []puller.Verified) {
 	defer w.Flush()
 	for _, v := range found {
 		what := "whole"
-		text := fmt.Sprintf("%d entries, %s, manifest %s", v.Entries, cli.Size(v.Bytes), v.Digest)
+		entries := "entries"
+		if v.Entries == 1 {
+			entries = "entry"
+		}
+		text := fmt.Sprintf("%d %s, %s, manifest %s", v.Entries, entries, cli.Size(v.Bytes), v.Digest)
 		if v.Message != "" {
 			what, text = string(v.Reason), v.Message
 			if v.Reason.Exit() == 0 {
