@@ -288,7 +288,7 @@ func (c *cycle) fetch(ctx context.Context, t target, b layout.Bundle) (*os.File,
 	defer body.Close()
 	f, err := os.OpenFile(c.dir.Path("fetch", b.Name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, node.Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	if err := c.download(ctx, f, body, b); err != nil {
 		f.Close()
@@ -306,7 +306,7 @@ func (c *cycle) download(ctx context.Context, f *os.File, body io.Reader, b layo
 	h := sha256.New()
 	n, err := copyAtMost(ctx, io.MultiWriter(f, h), body, b.Size+1, add)
 	if err != nil {
-		return node.Fault(err)
+		return reason.OnDisk(err)
 	}
 	if n != b.Size {
 		return reason.Errorf(reason.Mismatch, "size is %s, want %d bytes: the object was altered in the storage; restore it, or release under a new version", sizeFound(n, b.Size), b.Size)
@@ -315,7 +315,7 @@ func (c *cycle) download(ctx context.Context, f *os.File, body io.Reader, b layo
 		return reason.Errorf(reason.Mismatch, "sha256 is %s, want %s: the object was altered in the storage; restore it, or release under a new version", got, b.SHA256)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return node.Fault(err)
+		return reason.OnDisk(err)
 	}
 	return nil
 }

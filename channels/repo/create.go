@@ -28,7 +28,7 @@ func Create(ctx context.Context, repoURL, branch string, author Author, files ma
 		return fmt.Errorf("create channel repo: %w", err)
 	}
 	if err := create(ctx, dir, branch, author, files); err != nil {
-		return fmt.Errorf("create channel repo in %q: %w", dir, objects.Written(err))
+		return fmt.Errorf("create channel repo in %q: %w", dir, reason.OnDisk(err))
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func unmade(entries []fs.DirEntry) bool {
 func (m *mirror) empty() error {
 	m.Store = objects.Open(m.dir)
 	if err := m.makeEmpty(); err != nil {
-		return fmt.Errorf("make mirror in %q: %w", m.dir, objects.Written(err))
+		return fmt.Errorf("make mirror in %q: %w", m.dir, reason.OnDisk(err))
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func (m *mirror) broken(err error) error {
 // unwritable makes an errBroken of an error of writing, unless there is no space: then
 // a new mirror would not help.
 func unwritable(err error) error {
-	if err = objects.Written(err); reason.Of(err) == reason.Disk {
+	if err = reason.OnDisk(err); reason.Of(err) == reason.Disk {
 		return fmt.Errorf("write to mirror: %w", err)
 	}
 	return fmt.Errorf("%w: %w", errBroken, err)

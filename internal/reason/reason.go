@@ -8,6 +8,8 @@ package reason
 import (
 	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // Code is one word of the list.
@@ -30,7 +32,7 @@ const (
 	Disk Code = "disk" // no space, no inodes
 )
 
-// Config, exit 2: usage or configuration; nothing is tried until a person mends it.
+// Config is exit 2: usage or configuration; nothing is tried until a person mends it.
 const Config Code = "config"
 
 // Exit 3: refused or held.
@@ -48,7 +50,7 @@ const (
 	Degraded  Code = "degraded"  // the way back failed as well; holds
 )
 
-// Unhealthy, exit 4: rolled back in this cycle.
+// Unhealthy is exit 4: rolled back in this cycle.
 const Unhealthy Code = "unhealthy"
 
 // All returns every code, in the order of the exit codes.
@@ -95,6 +97,15 @@ func Wrap(code Code, err error) error {
 		return err
 	}
 	return &Error{Code: code, Err: err}
+}
+
+// OnDisk gives an error of the disk its reason: "disk" when there is no space or no
+// inode left. Any other stays as it is, which counts as "io".
+func OnDisk(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return Wrap(Disk, err)
+	}
+	return err
 }
 
 // Errorf is fmt.Errorf with a code. A code of a wrapped error is overruled by code.

@@ -116,20 +116,8 @@ func (d *diskFile) send() error {
 	}
 	err := unix.SyncFileRange(int(d.f.Fd()), d.sent, d.written-d.sent, unix.SYNC_FILE_RANGE_WRITE)
 	d.sent = d.written
-	if isFull(err) || errors.Is(err, unix.EIO) {
+	if reason.Of(reason.OnDisk(err)) == reason.Disk || errors.Is(err, unix.EIO) {
 		return &fs.PathError{Op: "sync_file_range", Path: d.f.Name(), Err: err}
 	}
 	return nil
-}
-
-// diskError gives an error of a full disk its reason.
-func diskError(err error) error {
-	if isFull(err) {
-		return reason.Wrap(reason.Disk, err)
-	}
-	return err
-}
-
-func isFull(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }

@@ -12,6 +12,7 @@ import (
 	"path"
 	"time"
 
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/tree"
 )
@@ -45,7 +46,7 @@ func Pack(ctx context.Context, w io.Writer, root *os.Root, mtime time.Time, prog
 		err = zw.Close()
 	}
 	if err != nil {
-		return Info{}, nil, diskError(err)
+		return Info{}, nil, reason.OnDisk(err)
 	}
 	info := Info{
 		Size: out.n, SHA256: hex.EncodeToString(out.sum.Sum(nil)),

@@ -131,10 +131,8 @@ func (d *dir) Create(ctx context.Context, key string, body io.ReadSeeker, size i
 		return nil
 	case errors.Is(err, fs.ErrExist):
 		err = fs.ErrExist // without the name of the temporary file
-	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
-		err = reason.Wrap(reason.Disk, err)
 	}
-	return fmt.Errorf("create object %q: %w", key, err)
+	return reason.OnDisk(fmt.Errorf("create object %q: %w", key, err))
 }
 
 func (d *dir) create(ctx context.Context, key string, body io.ReadSeeker, size int64) error {

@@ -34,7 +34,7 @@ func (d *Dir) Current() (Current, error) {
 		return Current{}, nil
 	}
 	if err != nil {
-		return Current{}, Fault(err)
+		return Current{}, reason.OnDisk(err)
 	}
 	if info.Mode()&fs.ModeSymlink == 0 {
 		what := "a file"
@@ -45,7 +45,7 @@ func (d *Dir) Current() (Current, error) {
 	}
 	target, err := os.Readlink(path)
 	if err != nil {
-		return Current{}, Fault(err)
+		return Current{}, reason.OnDisk(err)
 	}
 	version, ok := d.versionOf(target)
 	if !ok {
@@ -89,7 +89,7 @@ func (d *Dir) Swap(version string) error {
 		return reason.Errorf(reason.Config, "%s", c.Odd)
 	}
 	if err := durable.Symlink("releases/"+version, d.CurrentPath()); err != nil {
-		return Fault(fmt.Errorf("swap current to %q: %w", version, err))
+		return reason.OnDisk(fmt.Errorf("swap current to %q: %w", version, err))
 	}
 	return nil
 }

@@ -61,17 +61,17 @@ func Open(root string) (*Dir, error) {
 		return nil, err
 	}
 	if err := durable.MkdirAll(d.root, 0o755); err != nil {
-		return nil, Fault(fmt.Errorf("make root: %w", err))
+		return nil, reason.OnDisk(fmt.Errorf("make root: %w", err))
 	}
 	if err := checkParents(d.root); err != nil {
 		return nil, err
 	}
 	if err := durable.MkdirAll(d.ReleasesPath(), 0o755); err != nil {
-		return nil, Fault(fmt.Errorf("make releases directory: %w", err))
+		return nil, reason.OnDisk(fmt.Errorf("make releases directory: %w", err))
 	}
 	for _, sub := range append([]string{""}, private[:]...) {
 		if err := durable.MkdirAll(d.Path(sub), 0o700); err != nil {
-			return nil, Fault(fmt.Errorf("make private directory: %w", err))
+			return nil, reason.OnDisk(fmt.Errorf("make private directory: %w", err))
 		}
 	}
 	return d, d.checkPlaces()
@@ -102,21 +102,12 @@ func (d *Dir) ReleasePath(version string) string { return filepath.Join(d.root, 
 // CurrentPath returns the path of the symlink to the live release.
 func (d *Dir) CurrentPath() string { return filepath.Join(d.root, "current") }
 
-// Fault gives an error of the disk its reason: "disk" when there is no space or no
-// inode left, else "io".
-func Fault(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return reason.Wrap(reason.Disk, err)
-	}
-	return reason.Wrap(reason.IO, err)
-}
-
 // checkParents refuses a root that somebody else than root and the puller's own user
 // could replace.
 func checkParents(root string) error {
 	real, err := filepath.EvalSymlinks(root)
 	if err != nil {
-		return Fault(err)
+		return reason.OnDisk(err)
 	}
 	for _, start := range []string{root, real} {
 		for p := start; ; p = filepath.Dir(p) {
@@ -134,7 +125,7 @@ func checkParents(root string) error {
 func checkOwner(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return Fault(err)
+		return reason.OnDisk(err)
 	}
 	st := info.Sys().(*syscall.Stat_t)
 	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
@@ -154,14 +145,14 @@ func (d *Dir) checkPlaces() error {
 	for i, p := range []string{d.root, d.ReleasesPath(), d.Path(), d.Path("staging"), d.Path("trash")} {
 		info, err := os.Lstat(p)
 		if err != nil {
-			return Fault(err)
+			return reason.OnDisk(err)
 		}
 		st := info.Sys().(*syscall.Stat_t)
 		if i == 0 {
 			if info.Mode()&fs.ModeSymlink != 0 {
 				info, err = os.Stat(p)
 				if err != nil {
-					return Fault(err)
+					return reason.OnDisk(err)
 				}
 				st = info.Sys().(*syscall.Stat_t)
 			}
@@ -186,7 +177,7 @@ func (d *Dir) checkPlaces() error {
 func (d *Dir) Lock(ctx context.Context, me string, waiting func(holder string)) (unlock func(), err error) {
 	f, err := os.OpenFile(d.Path("lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, Fault(fmt.Errorf("open lock: %w", err))
+		return nil, reason.OnDisk(fmt.Errorf("open lock: %w", err))
 	}
 	for first := true; ; first = false {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -195,7 +186,7 @@ func (d *Dir) Lock(ctx context.Context, me string, waiting func(holder string)) 
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			f.Close()
-			return nil, Fault(fmt.Errorf("lock %s: %w", f.Name(), err))
+			return nil, reason.OnDisk(fmt.Errorf("lock %s: %w", f.Name(), err))
 		}
 		if first {
 			waiting(d.Holder())
@@ -210,7 +201,7 @@ func (d *Dir) Lock(ctx context.Context, me string, waiting func(holder string)) 
 	// Who holds it is for people; it need not survive anything.
 	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("pid %d (%s)", os.Getpid(), me))); err != nil {
 		f.Close()
-		return nil, Fault(fmt.Errorf("write lock: %w", err))
+		return nil, reason.OnDisk(fmt.Errorf("write lock: %w", err))
 	}
 	return func() { f.Close() }, nil
 }
@@ -260,12 +251,12 @@ func readCapped(path string, max int64) (data []byte, err error) {
 func (d *Dir) Clean() error {
 	r, err := os.OpenRoot(d.root)
 	if err != nil {
-		return Fault(err)
+		return reason.OnDisk(err)
 	}
 	defer r.Close()
 	for _, sub := range []string{"staging", "fetch", "trash"} {
 		if err := empty(r, layout.MetaDir+"/"+sub); err != nil {
-			return Fault(fmt.Errorf("clean %s: %w", sub, err))
+			return reason.OnDisk(fmt.Errorf("clean %s: %w", sub, err))
 		}
 	}
 	dirs := []string{".", layout.MetaDir, layout.MetaDir + "/channels", layout.MetaDir + "/trust"}
@@ -278,7 +269,7 @@ func (d *Dir) Clean() error {
 	}
 	for _, dir := range dirs {
 		if err := removeTemps(r, dir); err != nil {
-			return Fault(fmt.Errorf("clean %s: %w", dir, err))
+			return reason.OnDisk(fmt.Errorf("clean %s: %w", dir, err))
 		}
 	}
 	return nil

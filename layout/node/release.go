@@ -45,7 +45,7 @@ func (d *Dir) Has(version string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, Fault(err)
+		return false, reason.OnDisk(err)
 	}
 	return info.IsDir(), nil
 }
@@ -58,7 +58,7 @@ func (d *Dir) Releases() ([]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	var versions []string
 	for _, e := range entries {
@@ -86,14 +86,14 @@ func (d *Dir) Release(version string) (*Installed, error) {
 		return nil, reason.Errorf(reason.Mismatch, "release %q: %w", version, ErrForeign)
 	}
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	data, err := readCapped(filepath.Join(meta, manifestFile), layout.MaxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, reason.Errorf(reason.Format, "release %q: %s is missing", version, manifestFile)
 	}
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	m, err := layout.ParseManifest(data)
 	if err != nil {
@@ -115,7 +115,7 @@ func (d *Dir) Verify(ctx context.Context, version string) (*Installed, error) {
 	}
 	root, err := os.OpenRoot(d.ReleasePath(version))
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	defer root.Close()
 	have, err := tree.Read(ctx, root)
@@ -123,7 +123,7 @@ func (d *Dir) Verify(ctx context.Context, version string) (*Installed, error) {
 		return nil, reason.Errorf(reason.Mismatch, "release %q is damaged: %w", version, err)
 	}
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	if got := tree.Hash(have); got != rel.Bundle.Tree {
 		return nil, reason.Errorf(reason.Mismatch, "release %q is damaged: tree is %s, want %s%s", version, got, rel.Bundle.Tree, d.differences(version, rel, have))
@@ -157,12 +157,12 @@ type Stage struct {
 func (d *Dir) Stage() (*Stage, error) {
 	base, err := os.Open(d.root)
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	path, err := os.MkdirTemp(d.Path("staging"), "")
 	if err != nil {
 		base.Close()
-		return nil, Fault(fmt.Errorf("make staging directory: %w", err))
+		return nil, reason.OnDisk(fmt.Errorf("make staging directory: %w", err))
 	}
 	s := &Stage{dir: d, base: base, path: path}
 	if s.Root, err = os.OpenRoot(path); err == nil {
@@ -170,7 +170,7 @@ func (d *Dir) Stage() (*Stage, error) {
 	}
 	if err != nil {
 		s.Discard()
-		return nil, Fault(fmt.Errorf("open staging directory: %w", err))
+		return nil, reason.OnDisk(fmt.Errorf("open staging directory: %w", err))
 	}
 	return s, nil
 }
@@ -194,23 +194,23 @@ func (m Meta) files() map[string][]byte {
 // place as releases/<version>. An error condemns the stage: Discard it, never retry.
 func (s *Stage) Install(version string, meta Meta, entries []tree.Entry) error {
 	if err := s.Root.Mkdir(layout.MetaDir, 0o755); err != nil {
-		return Fault(err)
+		return reason.OnDisk(err)
 	}
 	if err := s.Root.Chmod(layout.MetaDir, 0o755); err != nil {
-		return Fault(err)
+		return reason.OnDisk(err)
 	}
 	files := meta.files()
 	files[listingFile] = tree.Listing(entries)
 	for name, data := range files {
 		if err := s.writeMeta(layout.MetaDir+"/"+name, data); err != nil {
-			return Fault(err)
+			return reason.OnDisk(err)
 		}
 	}
 	if err := durable.SyncFS(s.base); err != nil {
-		return Fault(fmt.Errorf("make release %q durable: %w", version, err))
+		return reason.OnDisk(fmt.Errorf("make release %q durable: %w", version, err))
 	}
 	if err := durable.Rename(s.path, s.dir.ReleasePath(version)); err != nil {
-		return Fault(fmt.Errorf("put release %q in place: %w", version, err))
+		return reason.OnDisk(fmt.Errorf("put release %q in place: %w", version, err))
 	}
 	return nil
 }
@@ -246,7 +246,7 @@ func (d *Dir) Adopt(version string, meta Meta) error {
 	slices.Sort(names)
 	for _, name := range append(names, manifestFile) { // the manifest last: it decides
 		if err := durable.WriteFile(filepath.Join(d.ReleasePath(version), layout.MetaDir, name), files[name], 0o644); err != nil {
-			return Fault(fmt.Errorf("store manifest of %q: %w", version, err))
+			return reason.OnDisk(fmt.Errorf("store manifest of %q: %w", version, err))
 		}
 	}
 	return nil
@@ -265,7 +265,7 @@ func (d *Dir) Signatures(rel *Installed, kids []string) (map[string][]byte, erro
 func (d *Dir) Trash(version string) error {
 	to := d.Path("trash", fmt.Sprintf("%s.%d", version, time.Now().UnixNano()))
 	if err := durable.Rename(d.ReleasePath(version), to); err != nil {
-		return Fault(fmt.Errorf("trash release %q: %w", version, err))
+		return reason.OnDisk(fmt.Errorf("trash release %q: %w", version, err))
 	}
 	return nil
 }
@@ -274,11 +274,11 @@ func (d *Dir) Trash(version string) error {
 func (d *Dir) EmptyTrash() error {
 	r, err := os.OpenRoot(d.Path())
 	if err != nil {
-		return Fault(err)
+		return reason.OnDisk(err)
 	}
 	defer r.Close()
 	if err := empty(r, "trash"); err != nil {
-		return Fault(fmt.Errorf("empty trash: %w", err))
+		return reason.OnDisk(fmt.Errorf("empty trash: %w", err))
 	}
 	return nil
 }
@@ -288,7 +288,7 @@ func (d *Dir) EmptyTrash() error {
 func (d *Dir) Space(bytes, inodes int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(d.root, &st); err != nil {
-		return Fault(&fs.PathError{Op: "statfs", Path: d.root, Err: err})
+		return reason.OnDisk(&fs.PathError{Op: "statfs", Path: d.root, Err: err})
 	}
 	if free := int64(st.Bavail) * st.Bsize; free < bytes {
 		return reason.Errorf(reason.Disk, "%s has %d bytes free, want %d", d.root, free, bytes)

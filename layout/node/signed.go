@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 )
 
@@ -65,7 +66,7 @@ func (d *Dir) SaveChannel(tier string, doc []byte, sigs map[string][]byte) error
 		old := strings.HasPrefix(n, tier+"-") && strings.HasSuffix(n, ".sigstore.json") && len(n) == len(tier)+len("-.")+32+len(".sigstore.json")
 		if old && !keep[n] {
 			if err := os.Remove(d.Path("channels", n)); err != nil {
-				return Fault(err)
+				return reason.OnDisk(err)
 			}
 		}
 	}
@@ -123,11 +124,11 @@ func (d *Dir) ForgetTrust(counters bool) error {
 		}
 		for _, n := range names {
 			if err := os.RemoveAll(d.Path(dir, n)); err != nil {
-				return Fault(err)
+				return reason.OnDisk(err)
 			}
 		}
 		if err := durable.SyncDir(d.Path(dir)); err != nil {
-			return Fault(err)
+			return reason.OnDisk(err)
 		}
 	}
 	return nil
@@ -136,7 +137,7 @@ func (d *Dir) ForgetTrust(counters bool) error {
 func (d *Dir) readDoc(dir, name string, max int64) ([]byte, error) {
 	data, err := readCapped(d.Path(dir, name), max)
 	if err != nil {
-		return nil, Fault(fmt.Errorf("read %s/%s: %w", dir, name, err))
+		return nil, reason.OnDisk(fmt.Errorf("read %s/%s: %w", dir, name, err))
 	}
 	return data, nil
 }
@@ -150,7 +151,7 @@ func readSignatures(dir string, kids []string, name func(kid string) string) (ma
 			continue
 		}
 		if err != nil {
-			return nil, Fault(err)
+			return nil, reason.OnDisk(err)
 		}
 		sigs[kid] = data
 	}
@@ -163,7 +164,7 @@ func (d *Dir) list(dir string) ([]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	names := make([]string, len(entries))
 	for i, e := range entries {

@@ -160,7 +160,7 @@ func (d *Dir) State() (*State, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	s, err := ParseState(data)
 	if err != nil {
@@ -197,7 +197,7 @@ func (d *Dir) Pin() (*Pin, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	p, err := ParsePin(data)
 	if err != nil {
@@ -223,14 +223,14 @@ func (d *Dir) RemovePin() error {
 		return nil
 	}
 	if err != nil {
-		return Fault(fmt.Errorf("remove pin: %w", err))
+		return reason.OnDisk(fmt.Errorf("remove pin: %w", err))
 	}
 	return nil
 }
 
 func (d *Dir) save(name string, data []byte) error {
 	if err := durable.WriteFile(d.Path(name), data, 0o600); err != nil {
-		return Fault(fmt.Errorf("write %s: %w", name, err))
+		return reason.OnDisk(fmt.Errorf("write %s: %w", name, err))
 	}
 	return nil
 }
@@ -238,7 +238,7 @@ func (d *Dir) save(name string, data []byte) error {
 // SetAside renames a broken file in .sando/ to NAME.broken, replacing an older one.
 func (d *Dir) SetAside(name string) error {
 	if err := durable.Rename(d.Path(name), d.Path(name+".broken")); err != nil {
-		return Fault(fmt.Errorf("set %s aside: %w", name, err))
+		return reason.OnDisk(fmt.Errorf("set %s aside: %w", name, err))
 	}
 	return nil
 }
@@ -305,7 +305,7 @@ func (d *Dir) Record(e Event) error {
 		return err
 	}
 	if err := durable.Append(d.Path("history.jsonl"), append(data, '\n'), 0o600); err != nil {
-		return Fault(fmt.Errorf("write history: %w", err))
+		return reason.OnDisk(fmt.Errorf("write history: %w", err))
 	}
 	return nil
 }
@@ -321,7 +321,7 @@ func (d *Dir) shorten() error {
 	}
 	data, err := os.ReadFile(d.Path("history.jsonl"))
 	if err != nil {
-		return Fault(err)
+		return reason.OnDisk(err)
 	}
 	data = data[len(data)/2:]
 	data = data[bytes.IndexByte(data, '\n')+1:]
@@ -351,7 +351,7 @@ func (d *Dir) History(n int) ([]Event, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, Fault(err)
+		return nil, reason.OnDisk(err)
 	}
 	events := []Event{}
 	for line := range strings.Lines(string(data)) {

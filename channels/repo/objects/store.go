@@ -22,7 +22,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/storage/filesystem"
-	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/reason"
 )
@@ -116,13 +115,5 @@ func (s Store) Write(t plumbing.ObjectType, data []byte) (plumbing.Hash, error) 
 		return plumbing.ZeroHash, err
 	}
 	h, err := s.st.SetEncodedObject(o)
-	return h, Written(err)
-}
-
-// Written gives an error of writing to the disk its reason.
-func Written(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return reason.Wrap(reason.Disk, err)
-	}
-	return err
+	return h, reason.OnDisk(err)
 }
