@@ -1,4 +1,4 @@
-//go:build faults
+//go:build faults && soak
 
 package e2e
 
@@ -23,9 +23,6 @@ import (
 // Before the cut comes nothing, or an fsync of an unrelated file: that is what writes
 // out names whose bytes were never synced.
 func TestAsRootPowerCut(t *testing.T) {
-	if os.Getenv("SANDO_SOAK") == "" {
-		t.Skip("power cuts take minutes: `make soak` does them")
-	}
 	testenv.Root(t, "loop mounts")
 	s := newSite(t, "1.0", "2.0")
 	s.release("1.0")
