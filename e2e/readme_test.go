@@ -35,6 +35,9 @@ func TestReadme(t *testing.T) {
 	}
 	session := string(found[0][1])
 	clone, home, tmp := t.TempDir(), t.TempDir(), t.TempDir()
+	if err := os.Chmod(tmp, 0o700); err != nil { // whatever the umask: like /tmp, nobody else's
+		t.Fatal(err)
+	}
 	copySource(t, clone)
 	before := names(t, clone)
 
@@ -73,6 +76,23 @@ func TestReadme(t *testing.T) {
 		t.Errorf("it left something in the clone (-want +got)\n%s", diff)
 	}
 	checkReadmeNode(t, tmp)
+}
+
+// TestReadmeLinks follows the links of the README.
+func TestReadmeLinks(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := regexp.MustCompile(`\]\(([^)#]+)`).FindAllSubmatch(text, -1)
+	if len(links) == 0 {
+		t.Fatal("README.md has no links")
+	}
+	for _, l := range links {
+		if info, err := os.Stat(filepath.Join("..", string(l[1]))); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("README.md links to %s, which is no file: %v", l[1], err)
+		}
+	}
 }
 
 // checkReadmeNode looks at what the session leaves in the directory that it makes.
