@@ -43,7 +43,7 @@
 //
 // A header of a small file, without the zeros:
 //
-//	bin/server  0000755  0000000  0000000  00000000014  15207642120  011235  0  ustar 00  0000000  0000000
+//	bin/server  0000755  0000000  0000000  00000000014  15207642120  011242  0  ustar 00  0000000  0000000
 //
 // Unpack is strict by one rule: it reads the fields that vary, encodes them anew, and
 // refuses header blocks that are not these bytes. So there are no hard links, devices,

@@ -33,7 +33,8 @@ type Want struct {
 // bytes of regular files that were written since it was called last.
 //
 // The caller has compared the size and the hash of r's bytes with the manifest before,
-// and makes dst durable afterwards. After an error dst holds a part, to be deleted.
+// and makes dst durable afterwards. After an error dst holds a part, to be deleted. ctx
+// is looked at between reads of r, which must not hang.
 //
 // Errors have the reason "format" for bytes that are not of the profile, "limit" for
 // more entries or bytes than want says or too large a window, "mismatch" for fewer, or
@@ -41,11 +42,11 @@ type Want struct {
 func Unpack(ctx context.Context, r io.Reader, dst *os.Root, want Want, progress func(bytes int64)) ([]tree.Entry, error) {
 	out := &disk{dirs: dirs{root: dst}}
 	if err := out.checkEmpty(); err != nil {
-		return nil, diskError(err)
+		return nil, reason.OnDisk(err)
 	}
 	entries, err := unpack(ctx, r, out, want, progress)
 	if cerr := out.dirs.close(); err == nil && cerr != nil {
-		return nil, diskError(cerr)
+		return nil, reason.OnDisk(cerr)
 	}
 	return entries, err
 }
@@ -216,13 +217,13 @@ func (u *unpacker) entry(ctx context.Context, h header) (tree.Entry, error) {
 	var err error
 	switch h.kind {
 	case tree.Dir:
-		return e, diskError(u.out.dir(h.path))
+		return e, reason.OnDisk(u.out.dir(h.path))
 	case tree.Link:
 		if err := layout.CheckLink(h.path, h.link); err != nil {
 			return e, reason.Wrap(reason.Format, err)
 		}
 		e.Sum = tree.HexOf(h.link)
-		return e, diskError(u.out.link(h.path, h.link))
+		return e, reason.OnDisk(u.out.link(h.path, h.link))
 	default:
 		e.Sum, err = u.file(ctx, h)
 		return e, err
@@ -233,11 +234,11 @@ func (u *unpacker) entry(ctx context.Context, h header) (tree.Entry, error) {
 func (u *unpacker) file(ctx context.Context, h header) (sum string, err error) {
 	f, err := u.out.file(h.path, h.kind)
 	if err != nil {
-		return "", diskError(err)
+		return "", reason.OnDisk(err)
 	}
 	defer func() {
 		if cerr := f.Close(); err == nil {
-			err = diskError(cerr)
+			err = reason.OnDisk(cerr)
 		}
 	}()
 	u.digest.Reset()
@@ -251,7 +252,7 @@ func (u *unpacker) file(ctx context.Context, h header) (sum string, err error) {
 		}
 		u.digest.Write(p)
 		if _, err := f.Write(p); err != nil {
-			return "", diskError(err)
+			return "", reason.OnDisk(err)
 		}
 		left -= int64(len(p))
 		report(u.progress, len(p))
