@@ -65,7 +65,7 @@ func decide(f facts) decision {
 	if f.runs(t) {
 		d := retry(f, t)
 		if f.Channel.Expired(f.Now) {
-			d.Warning = fmt.Sprintf("channel %q expired at %s: nothing new would be activated; `builder promote %s --version %s` signs it anew", f.Tier, f.Channel.Expires.Format(canon.TimeLayout), f.Tier, t.Version)
+			d.Warning = fmt.Sprintf("channel %q expired at %s: nothing new would be activated; `builder promote %s --version %s` renews it, or promote again", f.Tier, f.Channel.Expires.Format(canon.TimeLayout), f.Tier, t.Version)
 		}
 		return d
 	}
@@ -85,7 +85,7 @@ func decideNew(f facts, t target) decision {
 	case f.Current != "" && !f.Ignore && !channels.TakesPart(f.Node, t.Version, int(f.Channel.Rollout)):
 		return hold(reason.Rollout, "%s is at %d %% of the nodes, and this one is not among them yet: %s; `puller --now` does not wait", t.Version, f.Channel.Rollout, f.keeps())
 	case f.Channel.Expired(f.Now):
-		return hold(reason.Stale, "channel %q expired at %s: %s is not activated; `builder promote %s --version %s` signs it anew", f.Tier, f.Channel.Expires.Format(canon.TimeLayout), t.Version, f.Tier, t.Version)
+		return hold(reason.Stale, "channel %q expired at %s: %s is not activated; `builder promote %s --version %s` renews it, or promote again", f.Tier, f.Channel.Expires.Format(canon.TimeLayout), t.Version, f.Tier, t.Version)
 	}
 	return decision{Act: true, Target: t}
 }
