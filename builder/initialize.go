@@ -264,16 +264,16 @@ func firstTrust(app string, s []*keys.Signer) ([]byte, error) {
 // channelFiles returns what the channel repo begins with.
 func (req *InitRequest) channelFiles(trust []byte, root []*keys.Signer) (map[string][]byte, error) {
 	files := map[string][]byte{
-		fleetFile:        []byte(req.fleetText()),
-		".gitattributes": []byte(attributes),
-		trustFile(1):     trust,
+		fleetFile:         []byte(req.fleetText()),
+		".gitattributes":  []byte(attributes),
+		repo.TrustFile(1): trust,
 	}
 	for _, key := range root {
 		sig, err := key.Sign(trust)
 		if err != nil {
 			return nil, err
 		}
-		files[signing.SignatureFile(trustFile(1), key.Public().Kid())] = sig
+		files[signing.SignatureFile(repo.TrustFile(1), key.Public().Kid())] = sig
 	}
 	return files, nil
 }

@@ -89,7 +89,7 @@ func TestInit(t *testing.T) {
 	if err != nil || len(v.fleet.Tiers) != 2 || v.fleet.Tiers[0].Advance != channels.AdvanceAuto || v.fleet.Tiers[1].From != "first" {
 		t.Errorf("fleet %+v, %v", v.fleet, err)
 	}
-	signed, err := head.Signed(trustFile(1), parsed.Kids("root"), layout.MaxTrust)
+	signed, err := head.Signed(repo.TrustFile(1), parsed.Kids("root"), layout.MaxTrust)
 	if err != nil || len(signed.Sigs) != 2 || parsed.Verify("root", signed) != nil {
 		t.Errorf("trust/1.json has %d signatures, %v", len(signed.Sigs), err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"makenot.work/sando/channels"
+	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
@@ -281,7 +282,7 @@ func (s *site) trust(version int64, change func(*signing.Trust)) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.pushFiles("main", map[string][]byte{trustFile(version): doc, signing.SignatureFile(trustFile(version), k.Public().Kid()): sig})
+	s.pushFiles("main", map[string][]byte{repo.TrustFile(version): doc, signing.SignatureFile(repo.TrustFile(version), k.Public().Kid()): sig})
 }
 
 // A new trust version and an expiry that has passed both call for a new state, although

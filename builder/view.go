@@ -20,7 +20,6 @@ import (
 // Files in the channel repo.
 const fleetFile = "fleet.toml"
 
-func trustFile(version int64) string           { return fmt.Sprintf("trust/%d.json", version) }
 func channelFile(tier string) string           { return "channels/" + tier + ".json" }
 func (b *Builder) seenFile(tier string) string { return b.state("seen", tier+".json") }
 
@@ -35,8 +34,11 @@ type view struct {
 func (b *Builder) view(snap *repo.Snapshot) (*view, error) {
 	v := &view{b: b, snap: snap}
 	var err error
-	if v.trust, err = walk(b.anchor, snap); err != nil {
+	if v.trust, err = snap.Walk(b.anchor, nil); err != nil {
 		return nil, fmt.Errorf("channel repo: %w", err)
+	}
+	if v.trust.Version == b.anchor.Version+repo.MaxWalk {
+		return nil, reason.Errorf(reason.Limit, "trust: %d versions or more after the anchor: copy a newer one to signing.trust", repo.MaxWalk)
 	}
 	data, err := snap.Read(fleetFile, channels.MaxFleet)
 	if missing(err) {
@@ -53,36 +55,6 @@ func (b *Builder) view(snap *repo.Snapshot) (*view, error) {
 			fleetFile, v.fleet.App, b.cfg.App)
 	}
 	return v, nil
-}
-
-// maxWalk is how many trust versions are walked from the anchor.
-const maxWalk = 64
-
-// walk returns the newest trust version that held leads to, step by step.
-func walk(held *signing.Trust, snap *repo.Snapshot) (*signing.Trust, error) {
-	for range maxWalk {
-		file := trustFile(held.Version + 1)
-		doc, err := snap.Read(file, layout.MaxTrust)
-		if missing(err) {
-			return held, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		kids := held.Kids(signing.RoleRoot)
-		if next, err := signing.ParseTrust(doc); err == nil { // only to know whose signatures to look for
-			kids = append(kids, next.Kids(signing.RoleRoot)...)
-		}
-		slices.Sort(kids)
-		signed, err := snap.Signed(file, slices.Compact(kids), layout.MaxTrust)
-		if err != nil {
-			return nil, err
-		}
-		if held, err = channels.Step(held, signed); err != nil {
-			return nil, err
-		}
-	}
-	return nil, reason.Errorf(reason.Limit, "trust: more than %d versions after the anchor: copy a newer one to signing.trust", maxWalk)
 }
 
 // standing is how a channel stands.
