@@ -261,7 +261,7 @@ func (s *site) channel(tier string) *channels.Channel {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if trust, err = walk(trust, head); err != nil {
+	if trust, err = head.Walk(trust, nil); err != nil {
 		s.t.Fatal(err)
 	}
 	signed, err := head.Signed(channelFile(tier), trust.Kids(trust.ChannelRole(tier)), layout.MaxChannel)

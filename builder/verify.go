@@ -51,7 +51,7 @@ func (b *Builder) Verify(ctx context.Context, version string) (*Verified, error)
 		if err != nil {
 			return err
 		}
-		trust, err = walk(b.anchor, head)
+		trust, err = b.trust(head)
 		return err
 	})
 	if err != nil {

@@ -34,11 +34,8 @@ type view struct {
 func (b *Builder) view(snap *repo.Snapshot) (*view, error) {
 	v := &view{b: b, snap: snap}
 	var err error
-	if v.trust, err = snap.Walk(b.anchor, nil); err != nil {
+	if v.trust, err = b.trust(snap); err != nil {
 		return nil, fmt.Errorf("channel repo: %w", err)
-	}
-	if v.trust.Version == b.anchor.Version+repo.MaxWalk {
-		return nil, reason.Errorf(reason.Limit, "trust: %d versions or more after the anchor: copy a newer one to signing.trust", repo.MaxWalk)
 	}
 	data, err := snap.Read(fleetFile, channels.MaxFleet)
 	if missing(err) {
@@ -55,6 +52,15 @@ func (b *Builder) view(snap *repo.Snapshot) (*view, error) {
 			fleetFile, v.fleet.App, b.cfg.App)
 	}
 	return v, nil
+}
+
+// trust returns the newest trust that the anchor leads to.
+func (b *Builder) trust(snap *repo.Snapshot) (*signing.Trust, error) {
+	t, err := snap.Walk(b.anchor, nil)
+	if err == nil && t.Version == b.anchor.Version+repo.MaxWalk {
+		err = reason.Errorf(reason.Limit, "trust: %d versions or more after the anchor: copy a newer one to signing.trust", repo.MaxWalk)
+	}
+	return t, err
 }
 
 // standing is how a channel stands.
