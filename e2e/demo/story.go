@@ -58,7 +58,7 @@ func (d *stage) app(ctx context.Context) error {
 		return err
 	}
 	d.command("cp -r " + filepath.Join(d.clone, "e2e", "app") + " hello")
-	_, err := d.run(ctx, 0, "printf 'module hello\\n\\ngo 1.26\\n' >hello/go.mod",
+	_, err := d.run(ctx, 0, "printf 'module hello\\n\\ngo 1.22\\n' >hello/go.mod",
 		"git init -q -b main hello",
 		"git -C hello add . && git -C hello commit -q -m 'hello 1.0.0'",
 		"git -C hello log --oneline")
