@@ -232,6 +232,7 @@ func TestOpenSameWantsTheSameFile(t *testing.T) {
 		name    string
 		replace func()
 	}{
+		{"another mode", func() { check(t, os.Chmod(dir+"/server", 0o700)) }},
 		{"another file", func() { writeFile(t, dir+"/new", "foo", 0o755); check(t, os.Rename(dir+"/new", dir+"/server")) }},
 		{"other bytes", func() { check(t, os.Remove(dir+"/server")); writeFile(t, dir+"/server", "fop!", 0o755) }},
 		{"a link to another file", func() { check(t, os.Remove(dir+"/server")); symlink(t, "docs/readme", dir+"/server") }},
