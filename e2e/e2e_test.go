@@ -17,7 +17,7 @@
 //	resign FILE KEY=VALUE…    change a channel state, and sign it as a builder would
 //	expand FILE…              replace $VARIABLES in a file
 //	await TEXT FILE           wait until the file holds the text
-//	health NAME ROOT          serve the health of what runs in ROOT; NAME gets the URL
+//	health NAME ROOT          serve what runs in ROOT, and its health; NAME gets the URL
 //
 // A FILE may be a pattern that matches one file. A failure that is expected is followed
 // by lines that show that nothing was left behind.
@@ -395,14 +395,16 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("%s does not hold %q within 30 s", args[1], args[0])
 }
 
-// health serves {"status", "version"}: the version is the one in the file VERSION of
-// what ROOT/current names, the status is "operational", or what the file status-VERSION
-// of the work directory says.
+// health serves what ROOT/current holds, and at /health {"status", "version"}: the
+// version is what the file VERSION there says, the status "operational", or what the
+// file status-VERSION of the work directory says.
 func health(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 2, "health NAME ROOT")
-	version, work := filepath.Join(ts.MkAbs(args[1]), "current", "VERSION"), ts.Getenv("WORK")
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		v, err := os.ReadFile(version)
+	current, work := filepath.Join(ts.MkAbs(args[1]), "current"), ts.Getenv("WORK")
+	mux := http.NewServeMux()
+	mux.Handle("/", http.FileServer(http.Dir(current)))
+	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
+		v, err := os.ReadFile(filepath.Join(current, "VERSION"))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
@@ -414,7 +416,8 @@ func health(ts *testscript.TestScript, neg bool, args []string) {
 		if err := json.NewEncoder(w).Encode(answer); err != nil {
 			panic(http.ErrAbortHandler) // who asked has gone
 		}
-	}))
+	})
+	s := httptest.NewServer(mux)
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
 }
