@@ -16,6 +16,11 @@ TOOLS := $(CACHE)/tools/$(PIN)
 # The race detector needs cgo and a C compiler.
 RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null && echo -race)
 
+# What is not run under it: the programs as processes, which take too long; scrypt, which
+# takes minutes and runs in one goroutine.
+PACKAGES := go list ./... | grep -v /e2e
+RACED    := $(PACKAGES) | grep -v /signing/keys
+
 # skip says that something was not done. Under CI=true that is a failure.
 skip = { echo "SKIP: needs $(1)"; [ "$${CI:-}" != true ]; }
 
@@ -33,7 +38,7 @@ test: ## run every test that needs no root
 	go test -skip '^TestAsRoot' ./...
 
 .PHONY: check
-check: lint race short-fuzz crash demo ## run what CI runs; as root, what needs root too
+check: lint unit race crash short-fuzz demo ## run what CI runs; as root, what needs root too
 
 .PHONY: lint
 lint: format mod vet staticcheck vuln rules ## run the static checks alone
@@ -76,14 +81,19 @@ vuln: $(TOOLS)/govulncheck ## look for known vulnerabilities, when their databas
 rules: ## check the rules of internal/rules
 	go test ./internal/rules
 
+.PHONY: unit
+unit: ## run all tests but those of both programs, for which see crash
+	go test $$($(PACKAGES))
+
+# The race detector multiplies memory, so tests that measure it are left out.
 .PHONY: race
-race: ## run all tests under the race detector
-	$(if $(RACE),,@$(call skip,a C compiler: the race detector))
-	go test $(RACE) ./...
+race: ## run what is affordable under the race detector
+	@$(if $(RACE),:,$(call skip,a C compiler: the race detector))
+	$(if $(RACE),go test -race -timeout 20m -skip '^TestMemory' $$($(RACED)))
 
 .PHONY: crash
-crash: ## run the tests that need the tag faults: an operation fails, or the process is killed
-	go test -tags faults ./e2e/...
+crash: ## run the tests of both programs, with the tag faults: an operation fails, or a kill
+	go test -timeout 20m -tags faults ./e2e/...
 
 .PHONY: short-fuzz
 short-fuzz: ## run every fuzz target for 10 s
@@ -99,7 +109,7 @@ fuzz: ## run every fuzz target for FUZZTIME each (10m)
 
 .PHONY: soak
 soak: ## run the long rest: the crash lane with many more rounds, long fuzzing
-	SANDO_SOAK=1 go test -count=1 -timeout 6h -tags faults ./e2e/...
+	SANDO_SOAK=1 go test -count=1 -timeout 12h -tags faults ./e2e/...
 	$(MAKE) --no-print-directory fuzz
 
 .PHONY: demo
