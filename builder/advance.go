@@ -116,8 +116,8 @@ func (b *Builder) decide(ctx context.Context, head *repo.Snapshot, a advance, ou
 		return nil, st, err
 	}
 	out.Outcome, out.Previous = "", ""
-	if st.state != nil {
-		out.Previous = st.state.Version
+	if st.last != nil { // also when the repo was rewound: it is what nodes run
+		out.Previous = st.last.Version
 	}
 	if st.runs(v, a.bundle, b.opt.Now()) {
 		out.Outcome, out.Seq = OutcomeAlready, st.state.Seq
@@ -217,8 +217,8 @@ func (b *Builder) channelKey(ctx context.Context, v *view, tier string) (signer,
 // message is the commit message of an advance, the audit log.
 func (b *Builder) message(a advance, st standing, c *change) string {
 	was := "nothing"
-	if st.state != nil {
-		was = st.state.Version
+	if st.last != nil {
+		was = st.last.Version
 	}
 	return fmt.Sprintf("%s: %s\n\nApp: %s\nBefore: %s\nManifest: %s\nCommit: %s\nTrust: %d\nSeq: %d\n",
 		a.tier, c.Version, b.cfg.App, was, c.Manifest, a.bundle.Source.Commit, c.Trust, c.Seq)

@@ -85,8 +85,8 @@ func follows(c *Channel, doc, last []byte) (news bool, err error) {
 	}
 	return false, reason.Errorf(reason.Replay, "counter went back: (trust %d, seq %d) with version %s was accepted, "+
 		"(trust %d, seq %d) with version %s is older: it may be replayed from an old copy, or a bump was undone with git revert, "+
-		"which nodes refuse; to roll back run builder promote %s --version %s",
-		l.Trust, l.Seq, l.Version, c.Trust, c.Seq, c.Version, c.Channel, c.Version)
+		"which nodes refuse; to roll back run builder promote %[7]s --version %[6]s, to stay where nodes are builder promote %[7]s --version %[3]s",
+		l.Trust, l.Seq, l.Version, c.Trust, c.Seq, c.Version, c.Channel)
 }
 
 // Step returns the trust document next when it may replace held: the next version, for

@@ -27,7 +27,7 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 	}
 	t, err := c.provide(ctx, d.Target)
 	if err != nil {
-		return Result{}, err
+		return Result{}, fmt.Errorf("%w; %s", err, c.facts().keeps())
 	}
 	if t.Version == c.cur.Version && c.st.Retry == nil && c.st.Intent == nil {
 		return c.takeOver(t)
@@ -136,6 +136,9 @@ func (c *cycle) good() (Result, error) {
 	message := fmt.Sprintf("runs %s", i.To)
 	if i.From != "" && i.From != i.To {
 		message = fmt.Sprintf("runs %s, before that %s", i.To, i.From)
+	}
+	if i.Pin {
+		message += "; held by the pin, `puller --unpin` follows the channel again"
 	}
 	c.record(node.Event{Event: "updated", Reason: reason.Updated, From: i.From, To: i.To, Digest: i.Manifest, Message: c.order(i)})
 	return Result{Reason: reason.Updated, Message: message, From: i.From}, nil
@@ -335,9 +338,9 @@ func (c *cycle) watch(ctx context.Context, v string) error {
 			well = now
 			c.log.Info("healthy", "version", v, "after", now.Sub(begin).Round(time.Millisecond))
 		case err != nil && !well.IsZero():
-			return fmt.Errorf("was healthy for %s, then: %w", now.Sub(well).Round(time.Millisecond), err)
+			return fmt.Errorf("was healthy for %s, then %w", now.Sub(well).Round(time.Millisecond), err)
 		case err != nil && now.Sub(begin) >= h.StartTimeout:
-			return fmt.Errorf("not healthy within %s: %w", h.StartTimeout, err)
+			return fmt.Errorf("after %s still %w", h.StartTimeout, err)
 		}
 		if !well.IsZero() && now.Sub(well) >= h.StableFor {
 			return nil

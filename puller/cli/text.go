@@ -42,7 +42,11 @@ func writeStatus(out io.Writer, s puller.Status) {
 	}
 	if n := len(s.Blocked); n > 0 {
 		b := s.Blocked[n-1]
-		line("blocked", "%d; the last is %s, since %s: %s", n, b.Version, moment(now, b.At), b.Cause)
+		text := fmt.Sprintf("%d; the last is %s, since %s", n, b.Version, moment(now, b.At))
+		if !strings.Contains(s.Message, b.Cause) {
+			text += ": " + b.Cause
+		}
+		line("blocked", "%s", text)
 	}
 	line("on disk", "%s", orNothing(strings.Join(s.Releases, " ")))
 	if !s.LastCycle.IsZero() {
