@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -197,5 +198,37 @@ func TestParse(t *testing.T) {
 	}
 	if got := p.tables("flag", func(h string) bool { return strings.HasPrefix(h, "One") }); len(got) != 2 {
 		t.Errorf("%d tables, want 2", len(got))
+	}
+}
+
+// wide returns the lines of prose that are longer than a narrow window. Tables, and
+// blocks, whose bytes may be given, are not prose.
+func wide(text string) []int {
+	var found []int
+	inside := false
+	for i, line := range strings.Split(text, "\n") {
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			inside = !inside
+		}
+		if !inside && !strings.HasPrefix(line, "|") && utf8.RuneCountInString(line) > 120 {
+			found = append(found, i+1)
+		}
+	}
+	return found
+}
+
+func TestWidth(t *testing.T) {
+	for name, text := range documents(t) {
+		for _, line := range wide(text) {
+			t.Errorf("%s:%d: more than 120 characters", name, line)
+		}
+	}
+}
+
+func TestWidthBad(t *testing.T) {
+	long := strings.Repeat("ä", 121)
+	got := wide("| " + long + "\n" + long + "\n" + long[2:] + "\n  ```sh\n" + long + "\n```\n- " + long)
+	if diff := cmp.Diff([]int{2, 7}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
