@@ -20,6 +20,7 @@ import (
 
 	"makenot.work/sando/channels"
 	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/archive"
 	"makenot.work/sando/layout/node"
@@ -241,8 +242,9 @@ func TestExamplesBad(t *testing.T) {
 		t.Run(b.mark, func(t *testing.T) {
 			broken := b
 			broken.text = strings.Replace(b.text, "a", "_", 1) // a tier of fleet.toml as well
-			if err := checkExample(t, broken); err == nil {
-				t.Errorf("accepted:\n%s", broken.text)
+			err := checkExample(t, broken)
+			if !errors.Is(err, errExample) && !errors.Is(err, tree.ErrTree) && !errors.Is(err, node.ErrBroken) && reason.Of(err) != reason.Config {
+				t.Errorf("error is %v, of:\n%s", err, broken.text)
 			}
 		})
 	}
