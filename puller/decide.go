@@ -64,7 +64,9 @@ func decide(f facts) decision {
 	t := target{Version: f.Channel.Version, Manifest: f.Channel.Manifest, Attempt: f.Channel.Attempt}
 	if f.runs(t) {
 		d := retry(f, t)
-		if f.Channel.Expired(f.Now) {
+		if f.Revoked(t.Manifest) {
+			d.Warning = fmt.Sprintf("%s, which runs here, is revoked by the trust in force: promote another version", t.Version)
+		} else if f.Channel.Expired(f.Now) {
 			d.Warning = fmt.Sprintf("channel %q expired at %s: nothing new would be activated; `builder promote %s --version %s` renews it, or promote again", f.Tier, f.Channel.Expires.Format(canon.TimeLayout), f.Tier, t.Version)
 		}
 		return d

@@ -106,6 +106,15 @@ func unhealthyFirst(f *facts, in time.Duration) {
 	f.State.Retry = &node.Retry{Count: 1, Next: canon.At(noon.Add(in))}
 }
 
+func TestRevocationOfWhatRunsIsAWarning(t *testing.T) {
+	f := settled()
+	f.Channel.Version, f.Channel.Manifest = "1.0", m1
+	f.Revoked = func(d layout.Digest) bool { return d == m1 }
+	if d := decide(f); d.Reason != reason.Current || !strings.Contains(d.Warning, "is revoked") {
+		t.Errorf("got %+v", d)
+	}
+}
+
 func TestExpiryOfWhatRunsIsAWarning(t *testing.T) {
 	f := settled()
 	f.Channel.Version, f.Channel.Manifest = "1.0", m1

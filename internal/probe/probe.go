@@ -52,23 +52,6 @@ func (p Probe) Check() error {
 // Empty reports whether p asks nothing.
 func (p Probe) Empty() bool { return p.URL == "" && len(p.Smoke) == 0 }
 
-// NamesVersion reports whether an answer proves which version gave it.
-func (p Probe) NamesVersion() bool { return names(p.JSON) }
-
-func names(v any) bool {
-	switch v := v.(type) {
-	case string:
-		return strings.Contains(v, "{version}")
-	case map[string]any:
-		for _, field := range v {
-			if names(field) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // Run asks once. The error matches ErrUnhealthy and says what was asked and answered.
 func (p Probe) Run(ctx context.Context, version string) error {
 	client := newClient()

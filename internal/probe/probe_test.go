@@ -86,7 +86,4 @@ func TestCheck(t *testing.T) {
 	if (Probe{JSON: map[string]any{"a": "b"}}).Check() == nil {
 		t.Error("json fields without a URL were accepted")
 	}
-	if !(Probe{JSON: map[string]any{"a": map[string]any{"v": "{version}"}}}).NamesVersion() || (Probe{JSON: map[string]any{"v": "1"}}).NamesVersion() {
-		t.Error("NamesVersion is wrong")
-	}
 }

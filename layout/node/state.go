@@ -57,18 +57,17 @@ type Release struct {
 
 // Intent is an activation in progress. It is on disk before `current` moves.
 type Intent struct {
-	Phase      Phase         `json:"phase"`
-	From       string        `json:"from,omitempty"` // what to go back to; none on a first install
-	Via        string        `json:"via,omitempty"`  // what `current` named when the intent was written
-	To         string        `json:"to"`
-	Manifest   layout.Digest `json:"manifest,omitempty"`
-	Attempt    int64         `json:"attempt"`
-	Pin        bool          `json:"pin,omitempty"` // ordered by a pin, not by the channel
-	Tries      int           `json:"tries"`         // recoveries begun
-	Started    canon.Time    `json:"started"`
-	Invocation string        `json:"invocation,omitempty"` // of the unit before the restart
-	Cause      string        `json:"cause,omitempty"`      // why it goes back
-	Over       *Intent       `json:"over,omitempty"`       // the one whose probation this one ended; back in force if this one is dropped
+	Phase    Phase         `json:"phase"`
+	From     string        `json:"from,omitempty"` // what to go back to; none on a first install
+	Via      string        `json:"via,omitempty"`  // what `current` named when the intent was written
+	To       string        `json:"to"`
+	Manifest layout.Digest `json:"manifest,omitempty"`
+	Attempt  int64         `json:"attempt"`
+	Pin      bool          `json:"pin,omitempty"` // ordered by a pin, not by the channel
+	Tries    int           `json:"tries"`         // recoveries begun
+	Started  canon.Time    `json:"started"`
+	Cause    string        `json:"cause,omitempty"` // why it goes back
+	Over     *Intent       `json:"over,omitempty"`  // the one whose probation this one ended; back in force if this one is dropped
 }
 
 // Retry says when a first install that did not become healthy is tried again.
