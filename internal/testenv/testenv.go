@@ -17,6 +17,8 @@ package testenv
 import (
 	"os"
 	"os/exec"
+	"runtime/debug"
+	"slices"
 	"testing"
 )
 
@@ -53,5 +55,15 @@ func User(t testing.TB, why string) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		t.Skipf("SKIP: needs an ordinary user: %s", why)
+	}
+}
+
+// NoRace skips the test under the race detector, for example because memory is measured;
+// why says so. It skips under CI=true as well, because make test has run it without.
+func NoRace(t testing.TB, why string) {
+	t.Helper()
+	info, ok := debug.ReadBuildInfo()
+	if ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		t.Skipf("SKIP: needs no race detector: %s", why)
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/tree"
 )
@@ -153,9 +153,6 @@ func lenient() Want {
 // needsTar skips a test where GNU tar or zstd are missing.
 func needsTar(tb testing.TB) {
 	tb.Helper()
-	for _, name := range []string{"tar", "zstd"} {
-		if _, err := exec.LookPath(name); err != nil {
-			tb.Skip("SKIP: needs tar with zstd")
-		}
-	}
+	testenv.Program(tb, "tar")
+	testenv.Program(tb, "zstd")
 }

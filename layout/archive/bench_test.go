@@ -15,6 +15,7 @@ import (
 
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 )
 
 // bigBundle makes a directory as large as a real bundle: two binaries of 70 MB, from
@@ -22,14 +23,10 @@ import (
 func bigBundle(tb testing.TB) string {
 	tb.Helper()
 	out, err := exec.CommandContext(tb.Context(), "go", "env", "GOROOT").Output()
-	if err != nil {
-		tb.Skip("SKIP: needs the go command:", err)
-	}
+	testenv.Need(tb, err == nil, "the go command")
 	goroot := strings.TrimSpace(string(out))
 	tools, err := filepath.Glob(goroot + "/pkg/tool/*/*")
-	if err != nil || len(tools) == 0 {
-		tb.Skip("SKIP: needs the tools of the Go toolchain below", goroot)
-	}
+	testenv.Need(tb, err == nil && len(tools) > 0, "the tools of the Go toolchain")
 	dir := filepath.Join(tb.TempDir(), "bundle")
 	var pool []byte
 	for _, name := range append(tools, goroot+"/bin/go") {
@@ -46,9 +43,7 @@ func bigBundle(tb testing.TB) string {
 	put(tb, filepath.Join(dir, "server"), string(pool[:size]), 0o755)
 	put(tb, filepath.Join(dir, "admin"), string(pool[size:2*size]), 0o755)
 	sources, err := filepath.Glob(goroot + "/src/*/*.go")
-	if err != nil || len(sources) < 300 {
-		tb.Skip("SKIP: needs the sources of the Go toolchain below", goroot)
-	}
+	testenv.Need(tb, err == nil && len(sources) >= 300, "the sources of the Go toolchain")
 	for i, name := range sources[:300] {
 		data, err := os.ReadFile(name)
 		if err != nil {

@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/layout/tree"
 )
 
@@ -85,15 +84,6 @@ func childUnpack(name, want string, check bool) error {
 	return err
 }
 
-// needsPlainMemory skips a test where the race detector multiplies what is measured.
-func needsPlainMemory(t *testing.T) {
-	t.Helper()
-	info, ok := debug.ReadBuildInfo()
-	if ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("SKIP: the race detector takes memory of its own")
-	}
-}
-
 // peak runs a child and returns the reason code it ended with and the memory it took,
 // in bytes.
 func peak(tb testing.TB, what, name string, want Want) (reason.Code, int64) {
@@ -124,7 +114,7 @@ const (
 // The peaks that a node and a builder may have with a large bundle. They do not grow
 // with it, so this one is half as large.
 func TestMemoryOfABundle(t *testing.T) {
-	needsPlainMemory(t)
+	testenv.NoRace(t, "it takes memory of its own")
 	dir := filepath.Join(t.TempDir(), "staged")
 	for i, name := range []string{"server", "admin"} {
 		data := []byte(random(36 << 20))
@@ -146,7 +136,7 @@ func TestMemoryOfABundle(t *testing.T) {
 }
 
 func TestMemoryOfHostileTarballs(t *testing.T) {
-	needsPlainMemory(t)
+	testenv.NoRace(t, "it takes memory of its own")
 	large := []part{newPart(header{path: "f", kind: tree.File}, string(make([]byte, 200*mib)))}
 	tooLarge := wantOf(large)
 	tooLarge.Unpacked--

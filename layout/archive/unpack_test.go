@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/tree"
 )
@@ -335,11 +336,10 @@ func TestUnpackTellsAFullDisk(t *testing.T) {
 	}
 }
 
-func TestUnpackOnASmallFilesystem(t *testing.T) {
+func TestAsRootUnpackOnASmallFilesystem(t *testing.T) {
+	testenv.Root(t, "a mount")
 	dst := t.TempDir()
-	if err := unix.Mount("tmpfs", dst, "tmpfs", 0, "size=256k,mode=700"); err != nil {
-		t.Skip("SKIP: needs root to mount a small filesystem:", err)
-	}
+	check(t, unix.Mount("tmpfs", dst, "tmpfs", 0, "size=256k,mode=700"))
 	t.Cleanup(func() { check(t, unix.Unmount(dst, unix.MNT_DETACH)) })
 	parts := []part{filePart("f", random(2*bufSize))}
 	_, err := Unpack(t.Context(), bytes.NewReader(squeeze(t, join(parts))), openRoot(t, dst), wantOf(parts), nil)
@@ -349,9 +349,7 @@ func TestUnpackOnASmallFilesystem(t *testing.T) {
 }
 
 func TestUnpackTellsWhatItMayNotWrite(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Skip("SKIP: root writes everywhere")
-	}
+	testenv.User(t, "root may write everywhere")
 	dst := t.TempDir()
 	root := openRoot(t, dst)
 	check(t, os.Chmod(dst, 0o500))

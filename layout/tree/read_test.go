@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/layout"
 )
 
@@ -185,9 +186,7 @@ func TestReadStopsWhenTold(t *testing.T) {
 }
 
 func TestReadNamesWhatItCannotRead(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Skip("SKIP: root reads everything")
-	}
+	testenv.User(t, "root may read everything")
 	dir := release(t)
 	check(t, os.Chmod(dir+"/docs", 0o300))
 	t.Cleanup(func() { check(t, os.Chmod(dir+"/docs", 0o755)) })
