@@ -38,7 +38,7 @@ func TestKillPuller(t *testing.T) {
 			want = live
 			cmd = m.puller("--pin", want)
 		}
-		if kill(t, cmd, time.Duration(rand.Int64N(int64(whole*3/2)))) {
+		if kill(t, cmd, time.Duration(rand.Int64N(int64(whole)))) {
 			killed++
 		}
 		m.invariants()
