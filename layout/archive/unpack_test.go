@@ -305,7 +305,6 @@ func random(n int) string {
 // failingSink fails one of the steps of making entries. A disk that is full or broken
 // at a chosen step cannot be had without root.
 type failingSink struct {
-	nowhere
 	step string
 	err  error
 }
