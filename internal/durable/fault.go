@@ -57,9 +57,10 @@ func op(kind, path string, do func() error) error {
 	case "stop":
 		signal(syscall.SIGSTOP)
 	case "killed":
-		err := do()
+		if err := do(); err != nil {
+			return err
+		}
 		kill()
-		return err
 	case "fail":
 		return fmt.Errorf("%s %s: %w", kind, path, unix.EIO)
 	case "stored":
