@@ -114,7 +114,7 @@ fuzz: ## run every fuzz target for FUZZTIME each (10m)
 
 .PHONY: soak
 soak: ## run the long rest: power cuts, faults during recovery, long fuzzing; as root
-	SANDO_SOAK=1 SANDO_CRASH=1 go test -count=1 -timeout 6h -tags faults,soak -run $(CRASH) ./e2e
+	TMPDIR=$(FAST) SANDO_SOAK=1 SANDO_CRASH=1 go test -count=1 -timeout 6h -tags faults,soak -run $(CRASH) ./e2e
 	$(MAKE) --no-print-directory fuzz
 
 .PHONY: demo
