@@ -352,25 +352,7 @@ func resign(ts *testscript.TestScript, neg bool, args []string) {
 	c.Seq++
 	for _, arg := range args[1:] {
 		key, value, _ := strings.Cut(arg, "=")
-		switch key {
-		case "app":
-			c.App = value
-		case "seq":
-			c.Seq, err = strconv.ParseInt(value, 10, 64)
-		case "trust":
-			c.Trust, err = strconv.ParseInt(value, 10, 64)
-		case "attempt":
-			c.Attempt, err = strconv.ParseInt(value, 10, 64)
-		case "rollout":
-			c.Rollout, err = strconv.Atoi(value)
-		case "issued":
-			c.Issued.Time, err = time.Parse(canon.TimeLayout, value)
-		case "expires":
-			c.Expires.Time, err = time.Parse(canon.TimeLayout, value)
-		default:
-			ts.Fatalf("resign: unknown key %q", key)
-		}
-		ts.Check(err)
+		ts.Check(set(c, key, value))
 	}
 	doc, err := c.Encode()
 	ts.Check(err)
@@ -380,6 +362,25 @@ func resign(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(name, doc, 0o644))
 	ts.Check(os.WriteFile(signing.SignatureFile(name, key.Public().Kid()), sig, 0o644))
+}
+
+// set changes one field of a channel state.
+func set(c *channels.Channel, key, value string) (err error) {
+	switch key {
+	case "seq":
+		c.Seq, err = strconv.ParseInt(value, 10, 64)
+	case "attempt":
+		c.Attempt, err = strconv.ParseInt(value, 10, 64)
+	case "rollout":
+		c.Rollout, err = strconv.Atoi(value)
+	case "issued":
+		c.Issued.Time, err = time.Parse(canon.TimeLayout, value)
+	case "expires":
+		c.Expires.Time, err = time.Parse(canon.TimeLayout, value)
+	default:
+		err = fmt.Errorf("unknown key %q", key)
+	}
+	return err
 }
 
 func await(ts *testscript.TestScript, neg bool, args []string) {
