@@ -29,6 +29,10 @@ var hidden = [...]string{
 	"GIT_OBJECT_DIRECTORY=", "GIT_ALTERNATE_OBJECT_DIRECTORIES=", "GIT_QUARANTINE_PATH=", "GIT_CONFIG_PARAMETERS=",
 }
 
+// Conceal makes what this process was given in its environment, and what it holds in
+// memory, unreadable for the build; not when the user is root.
+func Conceal() error { return proc.Conceal() }
+
 // job is one run of a program of the configuration in a work tree.
 type job struct {
 	runner proc.Runner

@@ -65,8 +65,8 @@
 //	TZ=UTC LC_ALL=C.UTF-8
 //
 // The version command gets the same without SANDO_VERSION, SANDO_OS and SANDO_ARCH. No
-// passphrase is in it, but the build runs as the builder's user: what it can read, the
-// build can read.
+// passphrase is in it, and the command line makes its own environment unreadable for
+// the build (Conceal).
 //
 // # Promote
 //
@@ -83,6 +83,11 @@
 // # What it does not protect from
 //
 // Who chooses the commit, or can write the state directory, chooses what is signed.
+// A build runs as the builder's user: it reads what that user reads, sealed keys and the
+// credentials of the source among it, and writes what that user writes, the state
+// directory among it. When that user is root, it reads the passphrase and the open keys
+// as well. And a shell that holds the passphrase in its own environment shows it, if it
+// is of the same user. Run builds that you do not trust elsewhere.
 // Whether a reproducible build was reproduced is for a second builder to say.
 package builder
 

@@ -49,6 +49,8 @@ func Command(std cli.Std) *cobra.Command {
 		Short: "Turn a commit into a signed bundle, and say which tier runs which version",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// The build runs as the same user, and the passphrase may be in our environment.
+		PersistentPreRunE: func(*cobra.Command, []string) error { return builder.Conceal() },
 	}
 	root.PersistentFlags().StringVar(&p.config, "config", "", "configuration file (default ./builder.toml, else /etc/sando/builder.toml)")
 	root.PersistentFlags().BoolVarP(&p.quiet, "quiet", "q", false, "log warnings only, and show what the build prints only if it fails")

@@ -9,6 +9,12 @@
 // run in the environment as SANDO_RUN; the run that finds the lock of a dead one reads
 // the cookie there and calls Reap, which kills what still carries it. A process that
 // drops the variable from its environment escapes that.
+//
+// # What it does not protect from
+//
+// Every program runs as the user of the builder. Conceal keeps it from reading what the
+// builder was given in its environment, unless that user is root; it does not keep it
+// from reading and changing this user's files.
 package proc
 
 import (
@@ -96,6 +102,17 @@ func awaitExit(pid int) {
 			return
 		}
 	}
+}
+
+// Conceal makes the environment and the memory of this process unreadable for other
+// programs of the same user, through /proc/PID and ptrace. What it starts is as readable
+// as ever. Nothing is concealed from root.
+// See https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html.
+func Conceal() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("conceal this process: %w", err)
+	}
+	return nil
 }
 
 func killGroup(pid int) error {
