@@ -29,10 +29,10 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("%w; %s", err, c.facts().keeps())
 	}
-	if t.Version == c.cur.Version && c.st.Retry == nil && c.st.Intent == nil {
+	if t.Version == c.cur.Version && c.st.Retry == nil && c.st.Degraded == nil && c.st.Intent == nil {
 		return c.takeOver(t)
 	}
-	return c.activate(ctx, t)
+	return c.activate(ctx, t, c.goingBackTo())
 }
 
 // takeOver notes that the running release has another manifest now, over the same tree.
@@ -61,11 +61,17 @@ func (c *cycle) since(version string) canon.Time {
 	return canon.At(c.now())
 }
 
-// activate makes t live: intent, swap, restart, health, result or the way back. The
-// release is on disk, whole and durable.
-func (c *cycle) activate(ctx context.Context, t target) (Result, error) {
+// activate makes t live: intent, swap, restart, health, result or the way back to from.
+// The release is on disk, whole and durable.
+func (c *cycle) activate(ctx context.Context, t target, from string) (Result, error) {
+	if err := c.service.Check(); err != nil {
+		return Result{}, reason.Errorf(reason.Config, "%w: nothing was changed; %s", err, c.facts().keeps())
+	}
+	if c.ordered(t.Version) {
+		return Result{}, errOrder
+	}
 	i := &node.Intent{
-		Phase: node.Switching, From: c.goingBackTo(), Via: c.cur.Version, To: t.Version,
+		Phase: node.Switching, From: from, Via: c.cur.Version, To: t.Version,
 		Manifest: t.Manifest, Attempt: t.Attempt, Pin: t.Pin, Started: canon.At(c.now()),
 	}
 	if over := c.st.Intent; over != nil {
@@ -93,10 +99,15 @@ func (c *cycle) goingBackTo() string {
 	if c.st.Intent != nil {
 		return c.st.Intent.From
 	}
-	if c.st.Retry != nil {
-		return ""
+	if c.st.Retry == nil {
+		return c.cur.Version
 	}
-	return c.cur.Version
+	for _, r := range []*node.Release{c.st.LastGood, c.st.Previous} {
+		if v := version(r); v != c.cur.Version && v != "" {
+			return v
+		}
+	}
+	return ""
 }
 
 func (c *cycle) swap(version string) error {
@@ -130,6 +141,7 @@ func (c *cycle) good() (Result, error) {
 	rel := &node.Release{Version: i.To, Manifest: i.Manifest, Since: canon.At(c.now())}
 	c.st.Running, c.st.LastGood = rel, rel
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
+	c.st.Unblock(i.To, i.Manifest)
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}
@@ -285,7 +297,7 @@ func (c *cycle) degrade(cause error) (Result, error) {
 		return Result{}, err
 	}
 	c.record(node.Event{Event: "degraded", Reason: reason.Degraded, From: i.To, To: c.cur.Version, Digest: i.Manifest, Message: cause.Error()})
-	return Result{}, reason.Errorf(reason.Degraded, "%s failed, and so did the way back: %s stays, and nothing more is tried until the channel names another release or `puller --pin VERSION` orders one; %s failed with: %s; the way back with: %w", i.To, c.cur.Version, i.To, i.Cause, cause)
+	return Result{}, reason.Errorf(reason.Degraded, "%s failed, and so did the way back: %s stays, and nothing more is tried until the channel names another release or `puller --pin VERSION` orders one, also the same again; %s failed with: %s; the way back with: %w", i.To, c.cur.Version, i.To, i.Cause, cause)
 }
 
 // stay ends the intent of a first install that failed: there is nothing to go back to.
@@ -296,8 +308,8 @@ func (c *cycle) stay(cause error) (Result, error) {
 	if c.st.Retry != nil {
 		r.Count = c.st.Retry.Count + 1
 	}
-	wait := min(time.Minute<<min(r.Count-1, 10), time.Hour)
-	r.Next = canon.At(c.now().Add(wait))
+	wait := min(time.Minute<<min(r.Count-1, 10), maxWait)
+	r.Next, r.Cause = canon.At(c.now().Add(wait)), node.Line(cause.Error())
 	c.st.Retry = r
 	c.st.Running = &node.Release{Version: i.To, Manifest: i.Manifest, Since: c.since(i.To)}
 	c.st.Intent = nil
@@ -305,7 +317,7 @@ func (c *cycle) stay(cause error) (Result, error) {
 		return Result{}, err
 	}
 	c.record(node.Event{Event: "unhealthy", Reason: reason.Unhealthy, To: i.To, Digest: i.Manifest, Message: cause.Error()})
-	return Result{}, reason.Errorf(reason.Unhealthy, "%s is not healthy, and there is nothing to go back to: it stays, and is started again at %s (attempt %d so far); it failed with: %w", i.To, r.Next.Format(canon.TimeLayout), r.Count, cause)
+	return Result{}, reason.Errorf(reason.Unhealthy, "%s is not healthy, and there is nothing to go back to: it stays, and is started again at %s (tried %d times so far); it failed with: %w", i.To, r.Next.Format(canon.TimeLayout), r.Count, cause)
 }
 
 // start restarts the service on a release that is live, and waits until it proved

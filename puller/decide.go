@@ -62,8 +62,14 @@ func decide(f facts) decision {
 		return hold(reason.Stale, "no state of channel %q was ever accepted: there is nothing to follow yet; promote a version to it with `builder promote %s`", f.Tier, f.Tier)
 	}
 	t := target{Version: f.Channel.Version, Manifest: f.Channel.Manifest, Attempt: f.Channel.Attempt}
+	if b := f.degraded(t); b != nil {
+		return blocked(f, b, "promote another version, or `puller --pin VERSION`")
+	}
 	if f.runs(t) {
-		d := retry(f, t)
+		d := f.proven(t)
+		if d.Act {
+			return decideNew(f, t)
+		}
 		if f.Revoked(t.Manifest) {
 			d.Warning = fmt.Sprintf("%s, which runs here, is revoked by the trust in force: promote another version", t.Version)
 		} else if f.Channel.Expired(f.Now) {
@@ -84,7 +90,7 @@ func decideNew(f facts, t target) decision {
 		return hold(reason.Policy, "%s %s is revoked by the trust in force: it is not activated any more; promote another version", t.Version, t.Manifest)
 	case f.Channel.Rollout == 0:
 		return hold(reason.Halted, "the rollout of %s is halted: %s", t.Version, f.keeps())
-	case f.Current != "" && !f.Ignore && !channels.TakesPart(f.Node, t.Version, int(f.Channel.Rollout)):
+	case f.Current != "" && f.State.Retry == nil && !f.Ignore && !channels.TakesPart(f.Node, t.Version, int(f.Channel.Rollout)):
 		return hold(reason.Rollout, "%s is at %d %% of the nodes, and this one is not among them yet: %s; `puller --now` does not wait", t.Version, f.Channel.Rollout, f.keeps())
 	case f.Channel.Expired(f.Now):
 		return hold(reason.Stale, "channel %q expired at %s: %s is not activated; `builder promote %s --version %s` renews it, or promote again", f.Tier, f.Channel.Expires.Format(canon.TimeLayout), t.Version, f.Tier, t.Version)
@@ -94,8 +100,11 @@ func decideNew(f facts, t target) decision {
 
 func decidePin(f facts) decision {
 	t := target{Version: f.Pin.Release, Manifest: f.Pin.Manifest, Attempt: f.Pin.At, Pin: true}
+	if b := f.degraded(t); b != nil {
+		return blocked(f, b, "`puller --pin VERSION`, also this one, tries again")
+	}
 	if f.runs(t) {
-		return retry(f, t)
+		return f.proven(t)
 	}
 	if b := f.State.IsBlocked(t.Version, t.Manifest, t.Attempt); b != nil {
 		return blocked(f, b, fmt.Sprintf("`puller --pin %s` tries once more, `puller --unpin` follows the channel", t.Version))
@@ -109,12 +118,31 @@ func (f facts) runs(t target) bool {
 	return r != nil && f.Current == t.Version && r.Version == t.Version && (t.Manifest == "" || r.Manifest == t.Manifest)
 }
 
-// retry is about a target that is live: all is well, unless it is a first install that
-// never became healthy and has nothing to go back to.
-func retry(f facts, t target) decision {
+// degraded returns the failure that left this node without a way back, if t is what
+// failed then. Another target, or another order of the same, is tried.
+func (f facts) degraded(t target) *node.Block {
+	if f.State.Degraded == nil {
+		return nil
+	}
+	d := node.State{Blocked: []node.Block{*f.State.Degraded}}
+	return d.IsBlocked(t.Version, t.Manifest, t.Attempt)
+}
+
+// maxWait is the longest time between two starts of a first install.
+const maxWait = time.Hour
+
+// proven is about a target that is live: all is well, unless it is a first install that
+// never became healthy and has nothing to go back to, or what was left when the way back
+// failed.
+func (f facts) proven(t target) decision {
+	if f.State.Degraded != nil {
+		return decision{Act: true, Target: t}
+	}
 	if r := f.State.Retry; r != nil {
-		if f.Now.Before(r.Next.Time) && !f.Ignore {
-			return hold(reason.Unhealthy, "%s was installed first on this node and is not healthy; there is nothing to go back to; started again at %s, or at once by `puller --now`", t.Version, r.Next.Format(canon.TimeLayout))
+		// A time that is too far away was set by a clock that was wrong.
+		wait := r.Next.Sub(f.Now)
+		if wait > 0 && wait <= maxWait && !f.Ignore {
+			return hold(reason.Unhealthy, "%s was installed first on this node and is not healthy; there is nothing to go back to; started again at %s, or at once by `puller --now`; it failed with: %s", t.Version, r.Next.Format(canon.TimeLayout), r.Cause)
 		}
 		return decision{Act: true, Target: t}
 	}

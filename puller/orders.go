@@ -95,6 +95,9 @@ func (p *Puller) Plan(ctx context.Context, opts Options) (Plan, error) {
 }
 
 func (c *cycle) plan(ctx context.Context, plan *Plan) error {
+	if err := c.dir.Check(); err != nil {
+		return err
+	}
 	if err := c.load(); err != nil {
 		return err
 	}

@@ -45,6 +45,9 @@ func (c *cycle) poll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if snap.Rewritten {
+		c.warn("the history of the channel repo was rewritten since commit %s; the signed counters still hold", c.st.Head)
+	}
 	return c.read(snap)
 }
 
@@ -112,7 +115,6 @@ func (c *cycle) refreshSignatures(s signing.Signed) error {
 // rewritten history is reported, not refused: the signed counter decides.
 func (c *cycle) seen(snap *repo.Snapshot) error {
 	if snap.Rewritten {
-		c.warn("the history of the channel repo was rewritten since commit %s; the signed counters still hold", c.st.Head)
 		c.record(node.Event{Event: "history rewritten", Message: fmt.Sprintf("%s is no ancestor of %s", c.st.Head, snap.Commit)})
 	}
 	if c.st.Head == snap.Commit {
@@ -132,12 +134,15 @@ func (c *cycle) loadChannel() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil && reason.Of(err) != reason.Limit {
+	if err != nil && !errors.Is(err, node.ErrBroken) {
 		return err
 	}
 	var ch *channels.Channel
 	if err == nil {
 		ch, err = channels.ParseChannel(doc)
+	}
+	if err == nil && (ch.App != c.cfg.App || ch.Channel != c.cfg.Tier) {
+		err = fmt.Errorf("it is of app %q, channel %q", ch.App, ch.Channel)
 	}
 	if err == nil {
 		c.channel = &accepted{ch, doc, nil}

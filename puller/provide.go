@@ -104,6 +104,9 @@ func (c *cycle) otherManifest(ctx context.Context, t target, rel *node.Installed
 // checkInstalled verifies the manifest of an installed release under the newest trust,
 // with signatures from disk, or from the bucket where a newer key signed it again.
 func (c *cycle) checkInstalled(ctx context.Context, t target, rel *node.Installed) error {
+	if c.trust.IsRevoked(rel.Digest) {
+		return reason.Errorf(reason.Policy, "%s %s is revoked by the trust in force: a channel activates it no more", t.Version, rel.Digest)
+	}
 	kids := c.trust.Kids(signing.RoleRelease)
 	sigs, err := c.dir.Signatures(rel, kids)
 	if err != nil {
@@ -191,7 +194,7 @@ func (c *cycle) manifest(ctx context.Context, t target) ([]byte, error) {
 		if t.Pin {
 			return nil, reason.Errorf(reason.IO, "version %s is neither on disk nor in the storage (no %s): the order stays; `puller --unpin` takes it back", t.Version, key)
 		}
-		return nil, reason.Errorf(reason.IO, "manifest of %s is not in the storage yet (no %s); tried again", t.Version, key)
+		return nil, reason.Errorf(reason.IO, "manifest of %s is not in the storage yet (no %s): the next puller looks again", t.Version, key)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read manifest of %q: %w", t.Version, err)

@@ -178,25 +178,34 @@ func (c *cycle) follow(ctx context.Context) (Result, error) {
 		if !errors.Is(err, errOrder) {
 			return c.settleLeft(ctx, res, err)
 		}
-		c.log.Info("a new order ends the probation")
-		c.acting = false
-		if err := c.loadPin(); err != nil {
-			return Result{}, err
-		}
-		if err := c.look(); err != nil {
+		if err := c.obey(); err != nil {
 			return Result{}, err
 		}
 	}
 }
 
-// settleLeft finishes a probation that an order ended although the order itself could
-// not be carried out, so that nothing stays open.
+// obey takes note of a new order.
+func (c *cycle) obey() error {
+	c.log.Info("a new order came")
+	c.acting = false
+	if err := c.loadPin(); err != nil {
+		return err
+	}
+	return c.look()
+}
+
+// settleLeft finishes an activation that an order overruled although the order itself
+// was not carried out, so that nothing stays open.
 func (c *cycle) settleLeft(ctx context.Context, res Result, err error) (Result, error) {
-	if err == nil || c.st.Intent == nil || ctx.Err() != nil || c.acting {
+	if c.st.Intent == nil || ctx.Err() != nil || c.acting {
 		return res, err
 	}
-	if _, serr := c.resume(ctx); serr != nil && !errors.Is(serr, errOrder) {
-		c.log.Warn("the open activation ended", "outcome", serr)
+	left, lerr := c.resume(ctx)
+	if err == nil {
+		return left, lerr
+	}
+	if lerr != nil {
+		c.log.Warn("the open activation ended", "outcome", lerr)
 	}
 	return res, err
 }

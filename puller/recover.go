@@ -82,8 +82,12 @@ func (c *cycle) load() error {
 	}
 	c.st = node.NewState()
 	if c.cur.Version != "" {
+		// Whether it runs well is not known, so it is no release to go back to.
 		c.st.Running = c.release(c.cur.Version)
-		c.st.LastGood = c.st.Running
+		if err == nil && c.st.Running.Manifest != "" {
+			c.warn("state.json is missing although %s is live: rebuilt from what is on disk; a pin or a counter that was lost with it counts no more, so an older channel state would be believed", c.cur.Version)
+			c.record(node.Event{Event: "state lost", To: c.cur.Version})
+		}
 	}
 	return c.save()
 }
@@ -107,7 +111,11 @@ func (c *cycle) loadPin() error {
 func (c *cycle) recover(ctx context.Context) (Result, error) {
 	pinErr := c.loadPin()
 	res, err := c.mend(ctx)
-	if err == nil || errors.Is(err, errOrder) {
+	if errors.Is(err, errOrder) {
+		c.opts.Order = true
+		return res, c.obey()
+	}
+	if err == nil {
 		err = pinErr
 	}
 	return res, err
@@ -138,12 +146,25 @@ func (c *cycle) mend(ctx context.Context) (Result, error) {
 				return Result{}, nil
 			}
 		case switched, goingBack:
-			if c.pin != nil && c.pin.Release != c.st.Intent.To && !(c.st.Intent.Pin && c.st.Intent.Attempt == c.pin.At) {
-				return Result{}, nil // the pin ends the probation; see follow
+			if c.overruled() {
+				c.opts.Order = true // the pin ends the probation at once; see follow
+				return Result{}, nil
 			}
 			return c.resume(ctx)
 		}
 	}
+}
+
+// overruled reports whether a pin asks for something else than the open intent leads to.
+func (c *cycle) overruled() bool {
+	i, p := c.st.Intent, c.pin
+	switch {
+	case p == nil || p.Release == i.To || i.Pin && i.Attempt == p.At:
+		return false
+	case i.Phase == node.RollingBack && p.Release == i.From:
+		return false // going back is what the pin wants
+	}
+	return true
 }
 
 // resume goes on with the open intent. Each time counts as a try, on disk before
@@ -216,6 +237,24 @@ func (c *cycle) acceptByHand() error {
 	return nil
 }
 
+// whole returns those of the versions whose trees hold, each once.
+func (c *cycle) whole(ctx context.Context, versions []string) []string {
+	var found []string
+	tried := map[string]bool{"": true}
+	for _, v := range versions {
+		if tried[v] {
+			continue
+		}
+		tried[v] = true
+		if err := c.holds(ctx, v); err != nil {
+			c.log.Warn("cannot restore it", "version", v, "cause", err)
+			continue
+		}
+		found = append(found, v)
+	}
+	return found
+}
+
 // restore makes the first whole release `current` again that ran here. If there is
 // none, the node is as before its first install.
 func (c *cycle) restore(ctx context.Context) (Result, error) {
@@ -223,20 +262,18 @@ func (c *cycle) restore(ctx context.Context) (Result, error) {
 	if c.st.Intent != nil {
 		candidates[1] = c.st.Intent.From
 	}
-	for _, v := range candidates {
-		if v == "" {
-			continue
+	whole := c.whole(ctx, candidates)
+	if ctx.Err() != nil {
+		return Result{}, ctx.Err()
+	}
+	if len(whole) > 0 {
+		v, next := whole[0], ""
+		if len(whole) > 1 {
+			next = whole[1]
 		}
-		if err := c.holds(ctx, v); err != nil {
-			if ctx.Err() != nil {
-				return Result{}, ctx.Err()
-			}
-			c.log.Warn("cannot restore it", "version", v, "cause", err)
-			continue
-		}
-		c.warn("`current` was missing or named nothing: %s was made current again", v)
+		c.warn("`current` was missing or named a release that is gone: %s was made current again", v)
 		c.st.Intent = nil
-		return c.activate(ctx, target{Version: v, Manifest: c.release(v).Manifest})
+		return c.activate(ctx, target{Version: v, Manifest: c.release(v).Manifest}, next)
 	}
 	if c.st.Running != nil || c.st.Intent != nil {
 		c.warn("`current` is missing, and no release that ran here is whole: goes on as a first install")

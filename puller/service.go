@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
 )
 
@@ -20,6 +24,8 @@ type Service interface {
 	// timeout until it was told so. An error says that the release could not be
 	// started.
 	Restart(ctx context.Context, s Start, timeout time.Duration) error
+	// Check reports what keeps Restart from working at all.
+	Check() error
 }
 
 // Start says what is to be started.
@@ -31,7 +37,7 @@ type Start struct {
 
 func newService(cfg *Config) Service {
 	if len(cfg.Service.Command) > 0 {
-		return command(cfg.Service.Command)
+		return &command{cfg.Service.Command, cfg.Root}
 	}
 	return nothing{}
 }
@@ -40,53 +46,69 @@ func newService(cfg *Config) Service {
 type nothing struct{}
 
 func (nothing) Restart(context.Context, Start, time.Duration) error { return nil }
+func (nothing) Check() error                                        { return nil }
 
 // command is a program of the operator's that restarts the app. It gets SANDO_APP,
 // SANDO_VERSION and SANDO_RELEASE in its environment and must exit with 0. What it
-// leaves running in the background goes on.
-type command []string
+// leaves running in the background goes on. What both print goes to .sando/service.log,
+// which begins anew at each restart.
+type command struct {
+	args []string
+	root string
+}
 
-func (c command) Restart(ctx context.Context, s Start, timeout time.Duration) error {
+// Check reports whether there is a program to run. One that a release brings is not
+// there before its first install.
+func (c *command) Check() error {
+	program := c.args[0]
+	if strings.HasPrefix(program, filepath.Join(c.root, "current")+"/") {
+		return nil
+	}
+	if _, err := exec.LookPath(program); err != nil {
+		return fmt.Errorf("service.command %s: %w", program, errors.Unwrap(err))
+	}
+	return nil
+}
+
+func (c *command) Restart(ctx context.Context, s Start, timeout time.Duration) error {
 	// Told to stop, the puller stops between steps: a restart cut in half could leave
 	// nothing running.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, errTimeout)
 	defer cancel()
-	var out tail
-	cmd := exec.CommandContext(ctx, c[0], c[1:]...)
+	// A file, not a pipe: a pipe would end with the puller, and so would the app that
+	// goes on to write to it.
+	out, err := os.OpenFile(filepath.Join(c.root, layout.MetaDir, "service.log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "SANDO_APP="+s.App, "SANDO_VERSION="+s.Version, "SANDO_RELEASE="+s.Release)
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	// A background process may hold the output open: it is not waited for.
-	cmd.WaitDelay = time.Second
-	err := cmd.Run()
-	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
+	if err = cmd.Run(); err == nil {
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	return fmt.Errorf("service command %q: %w%s", strings.Join(c, " "), err, out.last())
+	return fmt.Errorf("service command %q: %w%s", strings.Join(c.args, " "), err, lastWords(out))
 }
 
 var errTimeout = errors.New("took longer than health.start_timeout")
 
-// tail keeps the last few kilobytes that are written to it.
-type tail struct{ buf []byte }
-
-const tailSize = 4 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.buf = append(t.buf, p...)
-	if over := len(t.buf) - tailSize; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
+// lastWords returns what is at the end of a file, for an error.
+func lastWords(f *os.File) string {
+	const size = 4 << 10
+	buf := make([]byte, size)
+	info, err := f.Stat()
+	if err != nil {
+		return ""
 	}
-	return len(p), nil
-}
-
-func (t *tail) last() string {
-	text := bytes.TrimSpace(t.buf)
+	n, _ := f.ReadAt(buf, max(0, info.Size()-size))
+	text := bytes.TrimSpace(buf[:n])
 	if len(text) == 0 {
 		return ""
 	}

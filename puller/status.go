@@ -116,14 +116,18 @@ func (c *cycle) headline(pinErr error) (reason.Code, string) {
 		return reason.Probation, fmt.Sprintf("%s was swapped in %s and has not proven itself yet; if no puller is running, the next `puller` goes on, and goes back to %s if it fails", c.st.Intent.To, c.age(c.st.Intent.Started), orNone(c.st.Intent.From))
 	case goingBack:
 		return reason.Probation, fmt.Sprintf("%s failed, and the way back to %s is not finished; if no puller is running, the next `puller` finishes it; it failed with: %s", c.st.Intent.To, c.st.Intent.From, c.st.Intent.Cause)
+	case byHand:
+		return reason.Pinned, fmt.Sprintf("`current` was changed to %s by hand: the next `puller` keeps it and holds it as a pin", c.cur.Version)
+	case lost:
+		return reason.IO, string(f) + ": the next `puller` makes the last release that is whole current again"
 	default:
-		return reason.IO, string(f) + ": the next `puller` mends it"
+		return reason.IO, string(f) + ": the next `puller` decides anew"
 	}
 	if pinErr != nil {
 		return reason.Of(pinErr), pinErr.Error()
 	}
-	if c.dir.LastCycle().IsZero() && c.pin == nil && c.cur.Version == "" {
-		return reason.Stale, "no cycle ever ran on this node: run `puller`"
+	if c.dir.LastCycle().IsZero() && c.pin == nil {
+		return reason.Stale, "no cycle ever ran on this node, or .sando/ was removed: run `puller`"
 	}
 	d := decide(c.facts())
 	if d.Warning != "" {
@@ -176,6 +180,9 @@ func (p *Puller) Verify(ctx context.Context, versions []string) ([]Verified, err
 		if err := layout.CheckVersion(v); err != nil {
 			return nil, reason.Wrap(reason.Config, err)
 		}
+		if has, err := p.dir.Has(v); err == nil && !has {
+			return nil, reason.Errorf(reason.Config, "version %s is not on disk; `puller status` lists what is", v)
+		}
 		rel, err := p.dir.Verify(ctx, v)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -185,7 +192,7 @@ func (p *Puller) Verify(ctx context.Context, versions []string) ([]Verified, err
 		case errors.Is(err, node.ErrForeign):
 			r.Message = "made by another deployer: nothing to compare it with"
 		case err != nil:
-			r.Reason, r.Message = reason.Of(err), err.Error()
+			r.Reason, r.Message = reason.Of(err), err.Error()+mend(r.Current)
 			if first == nil {
 				first = err
 			}
@@ -195,4 +202,12 @@ func (p *Puller) Verify(ctx context.Context, versions []string) ([]Verified, err
 		found = append(found, r)
 	}
 	return found, first
+}
+
+// mend says how a damaged release is made whole.
+func mend(current bool) string {
+	if current {
+		return "; to mend it pin another version and unpin again: it is fetched anew"
+	}
+	return "; it is fetched anew when it is wanted"
 }

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"makenot.work/sando/channels"
 	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/reason"
@@ -18,17 +20,23 @@ import (
 
 // trusted is the newest trust that the node holds.
 type trusted struct {
-	forgot bool // the operator's reset: the counters do not count any more
-	trust  *signing.Trust
+	forgot   bool // the operator's reset: the counters do not count any more
+	trust    *signing.Trust
+	looked   bool // trust was loaded, or could not be: once a cycle, so that it holds for all of it
+	trustErr error
 }
 
 // loadTrust reads the operator's anchor and the chain that was walked from it. The
 // newest valid version counts. An anchor that is newer than the chain replaces it; one
 // that contradicts it is the operator's reset.
 func (c *cycle) loadTrust() error {
-	if c.trust != nil {
-		return nil
+	if !c.looked {
+		c.looked, c.trustErr = true, c.readTrust()
 	}
+	return c.trustErr
+}
+
+func (c *cycle) readTrust() error {
 	doc, anchor, err := c.anchor()
 	if err != nil {
 		return err
@@ -78,7 +86,7 @@ func contains(chain []link, anchor *signing.Trust, doc []byte) bool {
 
 // anchor reads the trust file that the operator put on this node.
 func (c *cycle) anchor() ([]byte, *signing.Trust, error) {
-	f, err := os.Open(c.cfg.Trust)
+	f, err := os.OpenFile(c.cfg.Trust, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe does not hold it up
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s is missing: copy trust.json of the builder there, and compare its fingerprint", c.cfg.Trust)
 	}

@@ -55,6 +55,7 @@ type app struct {
 	bad      map[string]string // version -> how it answers
 	restarts int
 	started  func(version string)
+	missing  error // what Check says
 }
 
 func (a *app) Restart(_ context.Context, s Start, _ time.Duration) error {
@@ -74,6 +75,12 @@ func (a *app) Restart(_ context.Context, s Start, _ time.Duration) error {
 		return errors.New("exit status 2")
 	}
 	return nil
+}
+
+func (a *app) Check() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.missing
 }
 
 func (a *app) ServeHTTP(w http.ResponseWriter, _ *http.Request) {

@@ -68,7 +68,7 @@ func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int 
 		return done.code.Exit()
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("interrupted: %w", err)
+		err = reason.Errorf(reason.Of(err), "stopped by a signal: %w", err)
 	}
 	code := reason.Of(err)
 	fmt.Fprintf(std.Err, "%s: %s: %s\n", root.Name(), code, Printable(err.Error()))

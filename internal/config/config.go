@@ -82,7 +82,7 @@ func decode(k *koanf.Koanf, into any) error {
 		Result:     into,
 		TagName:    "koanf",
 		Metadata:   &meta,
-		DecodeHook: mapstructure.ComposeDecodeHookFunc(convertEnv, mapstructure.StringToTimeDurationHookFunc()),
+		DecodeHook: mapstructure.ComposeDecodeHookFunc(convertEnv, refuseNumber, mapstructure.StringToTimeDurationHookFunc()),
 		// Keys are written exactly as documented.
 		MatchName: func(key, field string) bool { return key == field },
 	})
@@ -99,6 +99,14 @@ func decode(k *koanf.Koanf, into any) error {
 	return nil
 }
 
+// refuseNumber keeps a number from being read as so many nanoseconds.
+func refuseNumber(from, to reflect.Type, data any) (any, error) {
+	if to == reflect.TypeFor[time.Duration]() && from.Kind() != reflect.String {
+		return nil, fmt.Errorf("%v is not a duration; write \"%vs\"", data, data)
+	}
+	return data, nil
+}
+
 // convertEnv gives the text of an environment variable the type that its key has.
 func convertEnv(from, to reflect.Type, data any) (any, error) {
 	if from != reflect.TypeFor[Text]() {
@@ -107,7 +115,7 @@ func convertEnv(from, to reflect.Type, data any) (any, error) {
 	s := string(data.(Text))
 	switch {
 	case to == reflect.TypeFor[time.Duration]():
-		return time.ParseDuration(s)
+		return s, nil // as in the file
 	case to.Kind() == reflect.Bool:
 		return strconv.ParseBool(s)
 	case to.Kind() == reflect.Int, to.Kind() == reflect.Int64:

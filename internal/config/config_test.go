@@ -73,15 +73,16 @@ func TestFileThenEnvironmentThenFlags(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
-		"unknown key":       {`retain = 3`, `retian = 3`, `unknown key "retian"`},
-		"unknown deep key":  {`smoke = `, `smokes = `, `unknown key "health.smokes"`},
-		"key in wrong case": {`app = `, `App = `, `unknown key "App"`},
-		"unknown in list":   {`src = "x"`, `source = "x"`, `unknown key "entry[0].source"`},
-		"wrong type":        {`app = "mnw"`, `app = 5`, `'app' expected type 'string'`},
-		"wrong duration":    {`"60s"`, `"soon"`, `'health.start_timeout' time: invalid duration`},
-		"not TOML":          {`retain = 3`, `retain = `, `toml: `},
-		"not yet":           {`[health]`, "[health]\nunit = \"x\"", `"health.unit" is not in this version`},
-		"not yet, a table":  {`[[entry]]`, "[[hook]]\nsrc = \"y\"\n[[entry]]", `"hook" is not in this version`},
+		"unknown key":        {`retain = 3`, `retian = 3`, `unknown key "retian"`},
+		"unknown deep key":   {`smoke = `, `smokes = `, `unknown key "health.smokes"`},
+		"key in wrong case":  {`app = `, `App = `, `unknown key "App"`},
+		"unknown in list":    {`src = "x"`, `source = "x"`, `unknown key "entry[0].source"`},
+		"wrong type":         {`app = "mnw"`, `app = 5`, `'app' expected type 'string'`},
+		"wrong duration":     {`"60s"`, `"soon"`, `'health.start_timeout' time: invalid duration`},
+		"number as duration": {`"60s"`, `60`, `60 is not a duration; write "60s"`},
+		"not TOML":           {`retain = 3`, `retain = `, `toml: `},
+		"not yet":            {`[health]`, "[health]\nunit = \"x\"", `"health.unit" is not in this version`},
+		"not yet, a table":   {`[[entry]]`, "[[hook]]\nsrc = \"y\"\n[[entry]]", `"hook" is not in this version`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, strings.Replace(good, c.old, c.new, 1), nil)

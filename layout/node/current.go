@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"makenot.work/sando/internal/durable"
@@ -67,7 +68,7 @@ func (d *Dir) Current() (Current, error) {
 // versionOf returns the version that a link target names, written relative as Sando
 // does or absolute as other deployers do.
 func (d *Dir) versionOf(target string) (string, bool) {
-	dir, version := filepath.Split(target)
+	dir, version := filepath.Split(strings.TrimSuffix(target, "/")) // as shells complete it
 	if dir != "releases/" && dir != d.ReleasesPath()+"/" {
 		return "", false
 	}

@@ -66,15 +66,37 @@ func Open(root string) (*Dir, error) {
 	if err := checkParents(d.root); err != nil {
 		return nil, err
 	}
-	if err := durable.MkdirAll(d.ReleasesPath(), 0o755); err != nil {
-		return nil, reason.OnDisk(fmt.Errorf("make releases directory: %w", err))
+	if err := makeDir(d.ReleasesPath(), 0o755); err != nil {
+		return nil, err
 	}
 	for _, sub := range append([]string{""}, private[:]...) {
-		if err := durable.MkdirAll(d.Path(sub), 0o700); err != nil {
-			return nil, reason.OnDisk(fmt.Errorf("make private directory: %w", err))
+		if err := makeDir(d.Path(sub), 0o700); err != nil {
+			return nil, err
 		}
 	}
 	return d, d.checkPlaces()
+}
+
+// makeDir makes a directory unless something is there, which checkPlaces looks at.
+func makeDir(path string, perm fs.FileMode) error {
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	if err := durable.Mkdir(path, perm); err != nil {
+		return reason.OnDisk(fmt.Errorf("make directory: %w", err))
+	}
+	return nil
+}
+
+// Check reports what Open would refuse about a root that is there.
+func (d *Dir) Check() error {
+	if _, err := os.Lstat(d.Path("staging")); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := checkParents(d.root); err != nil {
+		return err
+	}
+	return d.checkPlaces()
 }
 
 // View returns the directory root without making or checking anything.
@@ -142,7 +164,11 @@ func checkOwner(path string) error {
 // would be no single step, and parts that are not directories.
 func (d *Dir) checkPlaces() error {
 	var dev uint64
-	for i, p := range []string{d.root, d.ReleasesPath(), d.Path(), d.Path("staging"), d.Path("trash")} {
+	places := []string{d.root, d.ReleasesPath(), d.Path()}
+	for _, sub := range private {
+		places = append(places, d.Path(sub))
+	}
+	for i, p := range places {
 		info, err := os.Lstat(p)
 		if err != nil {
 			return reason.OnDisk(err)
@@ -163,6 +189,12 @@ func (d *Dir) checkPlaces() error {
 		}
 		if st.Dev != dev {
 			return reason.Errorf(reason.Config, "%s is on another filesystem than %s: a release could not be put in place in one step", p, d.root)
+		}
+		if err := checkOwner(p); err != nil {
+			return err
+		}
+		if i > 1 && info.Mode().Perm()&0o077 != 0 {
+			return reason.Errorf(reason.Config, "%s has mode %o, want 700: others could look into it or change it; chmod 700 it", p, info.Mode().Perm())
 		}
 		if i > 0 && int(st.Uid) != os.Geteuid() {
 			return reason.Errorf(reason.Config, "%s is owned by uid %d, and this puller runs as uid %d", p, st.Uid, os.Geteuid())
@@ -229,19 +261,29 @@ func (d *Dir) LastCycle() time.Time {
 	return info.ModTime()
 }
 
-// readCapped reads a regular file of at most max bytes.
+// readCapped reads a regular file of at most max bytes. Anything else matches ErrBroken.
 func readCapped(path string, max int64) (data []byte, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%w: %s is a symlink", ErrBroken, path)
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a regular file", ErrBroken, path)
+	}
 	data, err = io.ReadAll(io.LimitReader(f, max+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(data)) > max {
-		return nil, reason.Errorf(reason.Limit, "%s: more than %d bytes", path, max)
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrBroken, path, max)
 	}
 	return data, nil
 }

@@ -108,6 +108,9 @@ func TestOpenRefusesWhatOthersCanChange(t *testing.T) {
 		"parent writable by all":       {func(b string) error { return os.Chmod(b, 0o777) }, "is writable by others"},
 		"parent writable by its group": {func(b string) error { return os.Chmod(b, 0o770) }, "is writable by others"},
 		"root writable by all":         {func(b string) error { return os.Chmod(b+"/app", 0o757) }, "is writable by others"},
+		"releases writable by all":     {func(b string) error { return os.Chmod(b+"/app/releases", 0o777) }, "is writable by others"},
+		".sando readable by all":       {func(b string) error { return os.Chmod(b+"/app/.sando", 0o755) }, "chmod 700"},
+		"channels readable by all":     {func(b string) error { return os.Chmod(b+"/app/.sando/channels", 0o750) }, "chmod 700"},
 		"releases is a file": {func(b string) error {
 			return errors.Join(os.Remove(b+"/app/releases"), os.WriteFile(b+"/app/releases", nil, 0o644))
 		}, "not a directory"},
@@ -152,17 +155,18 @@ func TestCurrent(t *testing.T) {
 		make func() error
 		want Current
 	}{
-		"none":          {func() error { return nil }, Current{}},
-		"live":          {func() error { return os.Symlink("releases/1.0", d.CurrentPath()) }, Current{Version: "1.0"}},
-		"absolute":      {func() error { return os.Symlink(d.ReleasePath("1.0"), d.CurrentPath()) }, Current{Version: "1.0"}},
-		"dangling":      {func() error { return os.Symlink("releases/2.0", d.CurrentPath()) }, Current{Dangling: "2.0"}},
-		"outside":       {func() error { return os.Symlink("/etc", d.CurrentPath()) }, Current{Odd: "points to \"/etc\""}},
-		"up":            {func() error { return os.Symlink("releases/../x", d.CurrentPath()) }, Current{Odd: "points to"}},
-		"deeper":        {func() error { return os.Symlink("releases/1.0/app", d.CurrentPath()) }, Current{Odd: "points to"}},
-		"a file":        {func() error { return os.WriteFile(d.CurrentPath(), nil, 0o644) }, Current{Odd: "is a file"}},
-		"a directory":   {func() error { return os.Mkdir(d.CurrentPath(), 0o755) }, Current{Odd: "is a directory"}},
-		"bad version":   {func() error { return os.Symlink("releases/.hidden", d.CurrentPath()) }, Current{Odd: "points to"}},
-		"trailing dots": {func() error { return os.Symlink("releases/..", d.CurrentPath()) }, Current{Odd: "points to"}},
+		"none":           {func() error { return nil }, Current{}},
+		"live":           {func() error { return os.Symlink("releases/1.0", d.CurrentPath()) }, Current{Version: "1.0"}},
+		"absolute":       {func() error { return os.Symlink(d.ReleasePath("1.0"), d.CurrentPath()) }, Current{Version: "1.0"}},
+		"trailing slash": {func() error { return os.Symlink("releases/1.0/", d.CurrentPath()) }, Current{Version: "1.0"}},
+		"dangling":       {func() error { return os.Symlink("releases/2.0", d.CurrentPath()) }, Current{Dangling: "2.0"}},
+		"outside":        {func() error { return os.Symlink("/etc", d.CurrentPath()) }, Current{Odd: "points to \"/etc\""}},
+		"up":             {func() error { return os.Symlink("releases/../x", d.CurrentPath()) }, Current{Odd: "points to"}},
+		"deeper":         {func() error { return os.Symlink("releases/1.0/app", d.CurrentPath()) }, Current{Odd: "points to"}},
+		"a file":         {func() error { return os.WriteFile(d.CurrentPath(), nil, 0o644) }, Current{Odd: "is a file"}},
+		"a directory":    {func() error { return os.Mkdir(d.CurrentPath(), 0o755) }, Current{Odd: "is a directory"}},
+		"bad version":    {func() error { return os.Symlink("releases/.hidden", d.CurrentPath()) }, Current{Odd: "points to"}},
+		"trailing dots":  {func() error { return os.Symlink("releases/..", d.CurrentPath()) }, Current{Odd: "points to"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			os.RemoveAll(d.CurrentPath())

@@ -50,6 +50,20 @@ func (d *Dir) Has(version string) (bool, error) {
 	return info.IsDir(), nil
 }
 
+// checkDir reports whether releases/<version> is a directory, as fs.ErrNotExist when
+// there is nothing.
+func (d *Dir) checkDir(version string) error {
+	path := d.ReleasePath(version)
+	info, err := os.Lstat(path)
+	if err == nil && !info.IsDir() {
+		return reason.Errorf(reason.Mismatch, "%s is not a directory: move it away", path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fs.ErrNotExist
+	}
+	return reason.OnDisk(err)
+}
+
 // Releases returns the versions on disk, sorted by name. Entries of releases/ that
 // cannot be a release are left out.
 func (d *Dir) Releases() ([]string, error) {
@@ -73,12 +87,8 @@ func (d *Dir) Releases() ([]string, error) {
 // fs.ErrNotExist, with ErrForeign, or with the reason "format" when its manifest was
 // damaged.
 func (d *Dir) Release(version string) (*Installed, error) {
-	has, err := d.Has(version)
-	if err != nil {
-		return nil, err
-	}
-	if !has {
-		return nil, fmt.Errorf("release %q: %w", version, fs.ErrNotExist)
+	if err := d.checkDir(version); err != nil {
+		return nil, fmt.Errorf("release %q: %w", version, err)
 	}
 	meta := filepath.Join(d.ReleasePath(version), layout.MetaDir)
 	info, err := os.Lstat(meta)
@@ -126,7 +136,7 @@ func (d *Dir) Verify(ctx context.Context, version string) (*Installed, error) {
 		return nil, reason.OnDisk(err)
 	}
 	if got := tree.Hash(have); got != rel.Bundle.Tree {
-		return nil, reason.Errorf(reason.Mismatch, "release %q is damaged: tree is %s, want %s%s", version, got, rel.Bundle.Tree, d.differences(version, rel, have))
+		return nil, reason.Errorf(reason.Mismatch, "release %q is damaged: %stree is %s, want %s", version, d.differences(version, rel, have), got, rel.Bundle.Tree)
 	}
 	return rel, nil
 }
@@ -142,7 +152,7 @@ func (d *Dir) differences(version string, rel *Installed, have []tree.Entry) str
 	if err != nil || tree.Hash(want) != rel.Bundle.Tree {
 		return ""
 	}
-	return ": " + strings.Join(tree.Diff(have, want), ", ")
+	return strings.Join(tree.Diff(have, want), ", ") + "; "
 }
 
 // Stage is a release in the making.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,6 +75,7 @@ type Intent struct {
 type Retry struct {
 	Count int        `json:"count"`
 	Next  canon.Time `json:"next"`
+	Cause string     `json:"cause,omitempty"` // why it was not healthy
 }
 
 // Block is something that failed here and is not tried again.
@@ -105,6 +107,13 @@ func (s *State) IsBlocked(version string, manifest layout.Digest, attempt int64)
 		}
 	}
 	return nil
+}
+
+// Unblock forgets the failures of a release that has proved itself since.
+func (s *State) Unblock(version string, manifest layout.Digest) {
+	s.Blocked = slices.DeleteFunc(s.Blocked, func(b Block) bool {
+		return b.Manifest == manifest && (manifest != "" || b.Version == version)
+	})
 }
 
 // Pin is pin.json: an operator's order. It is written without the lock.

@@ -46,7 +46,7 @@ func writeStatus(out io.Writer, s puller.Status) {
 		if !strings.Contains(s.Message, b.Cause) {
 			text += ": " + b.Cause
 		}
-		line("blocked", "%s", text)
+		line("failed before", "%s", text)
 	}
 	line("on disk", "%s", orNothing(strings.Join(s.Releases, " ")))
 	if !s.LastCycle.IsZero() {
