@@ -202,6 +202,12 @@ var userInfo = regexp.MustCompile(`^([a-zA-Z][a-zA-Z0-9+.-]*://)?[^/]*@`)
 // both URLs and the "user@host:path" form.
 func StripUserInfo(repo string) string { return userInfo.ReplaceAllString(repo, "$1") }
 
+var userInfoInText = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s]*@`)
+
+// Redact returns text, the words of a program for example, with no user name and no
+// password in the URLs that it holds.
+func Redact(text string) string { return userInfoInText.ReplaceAllString(text, "$1") }
+
 // Keys of a version's objects in the bucket, below <prefix>.
 
 // ReleaseKey returns the key of the object name of a version.

@@ -257,6 +257,22 @@ func TestStripUserInfo(t *testing.T) {
 	}
 }
 
+func TestRedact(t *testing.T) {
+	for in, want := range map[string]string{
+		"fatal: clone of 'https://user:secret@git.example/g/lib.git' into submodule path": "fatal: clone of 'https://git.example/g/lib.git' into submodule path",
+		"https://token@a.example/x\nhttps://b@c@b.example/y":                              "https://a.example/x\nhttps://b.example/y",
+		"HTTPS://user@git.example:8443":                                                   "HTTPS://git.example:8443",
+		"mail me@git.example about https://git.example/a@b.git":                           "mail me@git.example about https://git.example/a@b.git",
+		"see https://git.example/a and ask me@git.example":                                "see https://git.example/a and ask me@git.example",
+		"Host key of git@git.example: changed":                                            "Host key of git@git.example: changed",
+		"":                                                                                "",
+	} {
+		if got := layout.Redact(in); got != want {
+			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestKeys(t *testing.T) {
 	d := layout.Digest("sha256:9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e430635ab")
 	kid := "51d816633abdd5fa94b93f7506fa997181bde47d6666c8ac376916e9882a2d5d"

@@ -66,7 +66,7 @@ func (s *Source) git(ctx context.Context, dir, protocols string, args ...string)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		said := strings.TrimSpace(strings.Join(tail.Lines(), "\n  "))
-		err = &gitError{exit.ExitCode(), s.redact(said)}
+		err = &gitError{exit.ExitCode(), layout.Redact(said)}
 	}
 	return "", fmt.Errorf("git %s: %w", args[0], err)
 }
@@ -82,12 +82,4 @@ func (e *gitError) Error() string {
 		return fmt.Sprintf("exit status %d", e.code)
 	}
 	return fmt.Sprintf("exit status %d: %s", e.code, e.said)
-}
-
-// redact takes the user info out of the URL wherever git repeats it.
-func (s *Source) redact(text string) string {
-	if s.Repo == "" {
-		return text
-	}
-	return strings.ReplaceAll(text, s.Repo, layout.StripUserInfo(s.Repo))
 }

@@ -439,3 +439,26 @@ func TestCancelled(t *testing.T) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 }
+
+// Git makes the URL of a submodule out of that of the source, and says it when the
+// submodule cannot be had.
+func TestNoPasswordInErrors(t *testing.T) {
+	r := newRepo(t)
+	c := r.commit(".gitmodules", "[submodule \"lib\"]\n\tpath = lib\n\turl = ../lib.git\n")
+	r.git("update-index", "--add", "--cacheinfo", "160000,"+c+",lib")
+	r.git("commit", "-q", "-m", "submodule")
+	s := newSource(t, r.url())
+	commit, err := s.Resolve(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Repo = "http://user:s3cr3t@127.0.0.1:1/g/app.git"
+	_, err = s.Checkout(t.Context(), commit)
+	if err == nil || !strings.Contains(err.Error(), "'http://127.0.0.1:1/g/lib.git'") || strings.Contains(err.Error(), "s3cr3t") {
+		t.Errorf("submodule: got %v, want its URL without user and password", err)
+	}
+	_, err = s.Resolve(t.Context(), "main")
+	if err == nil || !strings.Contains(err.Error(), "'http://127.0.0.1:1/g/app.git/'") || strings.Contains(err.Error(), "s3cr3t") {
+		t.Errorf("source: got %v, want its URL without user and password", err)
+	}
+}

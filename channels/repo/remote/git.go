@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
 )
 
 // Push runs the git program, because only it runs the repo's hooks and obeys its
@@ -124,8 +124,6 @@ func judge(s *said) Verdict {
 	return Unclear
 }
 
-var credentials = regexp.MustCompile(`([a-z+]+://)[^/@\s]*@`)
-
 // lastLines returns the end of what was said, on one line, without passwords.
 func (s *said) lastLines() string {
 	const n = 6
@@ -139,5 +137,5 @@ func (s *said) lastLines() string {
 	if len(lines) == 0 {
 		return "it failed without a word"
 	}
-	return credentials.ReplaceAllString(strings.Join(lines[max(0, len(lines)-n):], "; "), "$1")
+	return layout.Redact(strings.Join(lines[max(0, len(lines)-n):], "; "))
 }
