@@ -55,7 +55,7 @@ func openMirror(dir string) (*mirror, error) {
 		return nil, reason.Errorf(reason.Config, "mirror directory %q holds something else; name another, or empty it", dir)
 	}
 	for name, want := range map[string]string{"HEAD": mirrorHead, "config": mirrorConfig} {
-		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+		if got, err := objects.ReadFile(dir, name, int64(len(want))); err != nil || string(got) != want {
 			return m, m.empty()
 		}
 	}
@@ -144,11 +144,10 @@ func (m *mirror) crowded() bool {
 func (m *mirror) setHead(commit plumbing.Hash) error {
 	line := []byte(commit.String() + "\n")
 	for _, name := range []string{"shallow", privateRef} {
-		f := filepath.Join(m.dir, name)
-		if have, err := os.ReadFile(f); err == nil && bytes.Equal(have, line) {
+		if have, err := objects.ReadFile(m.dir, name, int64(len(line))); err == nil && bytes.Equal(have, line) {
 			continue
 		}
-		if err := durable.WriteFile(f, line, 0o600); err != nil {
+		if err := durable.WriteFile(filepath.Join(m.dir, name), line, 0o600); err != nil {
 			return unwritable(err)
 		}
 	}

@@ -37,6 +37,7 @@ var damages = map[string]func(path string) error{
 	"garbage":   func(p string) error { return replaceFile(p, []byte(strings.Repeat("garbage\x00\xff", 100))) },
 	"gone":      func(p string) error { return os.Remove(p) },
 	"directory": func(p string) error { return errors.Join(os.Remove(p), os.MkdirAll(p+"/x", 0o700)) },
+	"fifo":      func(p string) error { return errors.Join(os.Remove(p), unix.Mkfifo(p, 0o600)) },
 	"link":      func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/dev/null", p)) },
 }
 

@@ -9,14 +9,24 @@
 // its content is read. What is not as it should be is an error, never skipped; package
 // repo decides whose fault it is.
 //
+// Files are opened as if their owner meant harm: only regular ones, of a bounded size, and
+// through no link that leads out of the git directory; its alternates are looked into, but
+// not the alternates of those.
+//
 // It does not protect from SHA-1 collisions: nothing is trusted because of a git hash.
 package objects
 
 import (
+	"bufio"
+	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -29,7 +39,7 @@ import (
 // Bounds on single objects, in bytes. Each is checked before the content is read.
 const (
 	MaxCommit = 1 << 20
-	MaxTree   = 4 << 20
+	MaxTree   = 1 << 20
 	MaxBlob   = 8 << 20
 )
 
@@ -42,24 +52,47 @@ var (
 
 // Store reads and writes the objects of one git directory.
 type Store struct {
-	st *filesystem.Storage
+	st     *filesystem.Storage
+	dir    string
+	shared *shared // nil: alternates are not looked at
+	trees  *trees
 }
+
+// shared is the directories that objects are shared with, once they are known.
+type shared struct {
+	known  bool
+	stores []Store
+}
+
+// maxShared bounds how many of them there are.
+const maxShared = 16
 
 // Open opens a git directory that no other process writes to.
 func Open(dir string) Store { return open(dir, filesystem.Options{}) }
 
 // OpenBusy opens a git directory that others write to: packs that were opened can be
 // read after git has removed them. The caller closes the store.
-func OpenBusy(dir string) Store { return open(dir, filesystem.Options{KeepDescriptors: true}) }
+func OpenBusy(dir string) Store {
+	s := open(dir, filesystem.Options{KeepDescriptors: true})
+	s.shared = new(shared)
+	return s
+}
 
 func open(dir string, o filesystem.Options) Store {
 	o.LargeObjectThreshold = 1 << 20 // bigger ones are streamed
-	o.AlternatesFS = osfs.New(string(filepath.Separator))
-	return Store{filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(2*cache.MiByte), o)}
+	st := filesystem.NewStorageWithOptions(files{osfs.New(dir), dir}, cache.NewObjectLRU(2*cache.MiByte), o)
+	return Store{st: st, dir: dir, trees: new(trees)}
 }
 
 // Close closes what OpenBusy keeps open.
-func (s Store) Close() { s.st.Close() } // files that were only read: no error matters
+func (s Store) Close() {
+	s.st.Close() // files that were only read: no error matters
+	if s.shared != nil {
+		for _, other := range s.shared.stores {
+			other.Close()
+		}
+	}
+}
 
 // Git returns the git directory as go-git sees it, for its references and its config.
 func (s Store) Git() *filesystem.Storage { return s.st }
@@ -68,6 +101,114 @@ func (s Store) Git() *filesystem.Storage { return s.st }
 // is checked against h: go-git does not. Errors match ErrAbsent or ErrCorrupt, or have
 // the reason "format" for another type, "limit" for more than max bytes.
 func (s Store) Read(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
+	data, err := s.readHere(t, h, max)
+	if s.shared == nil || !errors.Is(err, ErrAbsent) {
+		return data, err
+	}
+	others, serr := s.others()
+	if serr != nil {
+		return nil, fmt.Errorf("%w: %s %s: alternates: %w", ErrCorrupt, t, h, serr)
+	}
+	for _, other := range others {
+		if data, oerr := other.readHere(t, h, max); !errors.Is(oerr, ErrAbsent) {
+			return data, oerr
+		}
+	}
+	return nil, err
+}
+
+// others returns the directories that objects are shared with, one step away.
+func (s Store) others() ([]Store, error) {
+	if s.shared.known {
+		return s.shared.stores, nil
+	}
+	data, err := ReadFile(s.dir, "objects/info/alternates", maxPlain)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		dir := strings.TrimSuffix(line, "\n")
+		if dir == "" || dir[0] == '#' {
+			continue
+		}
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(s.dir, "objects", dir)
+		}
+		if len(s.shared.stores) == maxShared {
+			return nil, reason.Errorf(reason.Limit, "more than %d directories", maxShared)
+		}
+		s.shared.stores = append(s.shared.stores, open(filepath.Dir(dir), filesystem.Options{KeepDescriptors: true}))
+	}
+	s.shared.known = true
+	return s.shared.stores, nil
+}
+
+// readHere reads an object of this directory itself.
+func (s Store) readHere(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
+	data, err := s.readLoose(t, h, max)
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = s.readPacked(t, h, max)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if got := plumbing.ComputeHash(t, data); got != h {
+		return nil, fmt.Errorf("%w: %s %s: its content is that of %s", ErrCorrupt, t, h, got)
+	}
+	return data, nil
+}
+
+// readLoose reads an object that has a file of its own. go-git would unpack all that
+// is in it, whatever size the header says.
+func (s Store) readLoose(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
+	corrupt := func(err error) error { return fmt.Errorf("%w: %s %s: %w", ErrCorrupt, t, h, err) }
+	f, err := openRegular(s.dir, "objects/"+h.String()[:2]+"/"+h.String()[2:], math.MaxInt64)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	defer f.Close()
+	z, err := zlib.NewReader(f)
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	defer z.Close()
+	r := bufio.NewReaderSize(z, 64) // longer than any header
+	head, err := r.ReadSlice(0)
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	kind, digits, _ := strings.Cut(string(head[:len(head)-1]), " ")
+	size, err := strconv.ParseInt(digits, 10, 64)
+	switch {
+	case err != nil || size < 0:
+		return nil, corrupt(errors.New("its header is malformed"))
+	case kind != t.String():
+		return nil, otherType(h, kind, t)
+	case size > max:
+		return nil, tooLong(t, h, size, max)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, size+1))
+	if err == nil && int64(len(data)) != size {
+		err = fmt.Errorf("its size is not %d", size)
+	}
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	return data, nil
+}
+
+func otherType(h plumbing.Hash, got string, want plumbing.ObjectType) error {
+	return reason.Errorf(reason.Format, "object %s is a %s, want a %s", h, got, want)
+}
+
+func tooLong(t plumbing.ObjectType, h plumbing.Hash, size, max int64) error {
+	return reason.Errorf(reason.Limit, "%s %s: %d bytes are more than %d", t, h, size, max)
+}
+
+func (s Store) readPacked(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
 	o, err := s.st.EncodedObject(plumbing.AnyObject, h)
 	switch {
 	case errors.Is(err, plumbing.ErrObjectNotFound):
@@ -75,9 +216,9 @@ func (s Store) Read(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, 
 	case err != nil:
 		return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, t, h, err)
 	case o.Type() != t:
-		return nil, reason.Errorf(reason.Format, "object %s is a %s, want a %s", h, o.Type(), t)
+		return nil, otherType(h, o.Type().String(), t)
 	case o.Size() > max:
-		return nil, reason.Errorf(reason.Limit, "%s %s: %d bytes are more than %d", t, h, o.Size(), max)
+		return nil, tooLong(t, h, o.Size(), max)
 	}
 	r, err := o.Reader()
 	if err != nil {
@@ -87,9 +228,6 @@ func (s Store) Read(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, 
 	data, err := io.ReadAll(io.LimitReader(r, max+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, t, h, err)
-	}
-	if got := plumbing.ComputeHash(t, data); got != h {
-		return nil, fmt.Errorf("%w: %s %s: its content is that of %s", ErrCorrupt, t, h, got)
 	}
 	return data, nil
 }

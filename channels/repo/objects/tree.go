@@ -56,11 +56,17 @@ func (e Entry) Kind() string {
 	}
 }
 
+// maxName is the longest name that git checks out, in bytes, beside a mode.
+const maxName = 4096
+
 // ParseTree reads the content of a tree object. Errors have the reason "format".
 func ParseTree(data []byte) ([]Entry, error) {
 	var entries []Entry
 	for len(data) > 0 {
 		head, rest, ok := bytes.Cut(data, []byte{0})
+		if len(head) > len(ModeOldDir)+1+maxName {
+			return nil, reason.Errorf(reason.Format, "tree is malformed at entry %d: its name has more than %d bytes", len(entries), maxName)
+		}
 		mode, name, spaced := strings.Cut(string(head), " ")
 		var h plumbing.Hash
 		if !ok || !spaced || name == "" || strings.Trim(mode, "01234567") != "" || len(rest) < len(h) {
@@ -95,13 +101,35 @@ func sortTree(entries []Entry) {
 	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(key(a), key(b)) })
 }
 
-// Tree reads the tree h.
+// trees remembers the trees read last: to look for files is to read the same few trees
+// again and again.
+type trees struct {
+	known map[plumbing.Hash][]Entry
+	bytes int // of their objects
+}
+
+// maxTrees bounds what trees remembers, in bytes of objects.
+const maxTrees = 4 * MaxTree
+
+// Tree reads the tree h. The caller changes nothing in it.
 func (s Store) Tree(h plumbing.Hash) ([]Entry, error) {
+	if entries, ok := s.trees.known[h]; ok {
+		return entries, nil
+	}
 	data, err := s.Read(plumbing.TreeObject, h, MaxTree)
 	if err != nil {
 		return nil, err
 	}
-	return ParseTree(data)
+	entries, err := ParseTree(data)
+	if err != nil {
+		return nil, err
+	}
+	if s.trees.known == nil || s.trees.bytes+len(data) > maxTrees {
+		*s.trees = trees{known: make(map[plumbing.Hash][]Entry)}
+	}
+	s.trees.known[h] = entries
+	s.trees.bytes += len(data)
+	return entries, nil
 }
 
 // Find returns the entry at path below the tree root. The error matches fs.ErrNotExist
@@ -150,6 +178,7 @@ func (s Store) Replace(root plumbing.Hash, files map[string][]byte) (plumbing.Ha
 		if entries, err = s.Tree(root); err != nil {
 			return plumbing.ZeroHash, err
 		}
+		entries = slices.Clone(entries)
 	}
 	below := make(map[string]map[string][]byte) // directory -> paths in it
 	for path, data := range files {

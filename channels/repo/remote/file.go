@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/storer"
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/reason"
@@ -52,6 +53,9 @@ func dirOf(u *url.URL) (string, error) {
 }
 
 func (f *file) url() string { return (&url.URL{Scheme: "file", Path: f.dir}).String() }
+
+// maxRef is the longest file of a branch, in bytes.
+const maxRef = 1 << 20
 
 // looks is how often something is looked for that git may be packing elsewhere.
 const looks = 5
@@ -113,9 +117,10 @@ func (f *file) Branch(_ context.Context, name string) (plumbing.Hash, error) {
 // noBranch says why a branch was not found: go-git takes a file that is empty or cannot
 // be read for none.
 func (f *file) noBranch(s objects.Store, name string) error {
-	data, err := os.ReadFile(filepath.Join(s.Git().Filesystem().Root(), "refs", "heads", name))
+	data, err := objects.ReadFile(s.Git().Filesystem().Root(), "refs/heads/"+name, maxRef)
+	none := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR)
 	switch {
-	case errors.Is(err, fs.ErrPermission):
+	case err != nil && !none:
 		return fmt.Errorf("repo %q: branch %q: %w", f.dir, name, err)
 	case err == nil && len(data) == 0:
 		return fmt.Errorf("repo %q: branch %q names no object", f.dir, name)

@@ -2,6 +2,8 @@ package remote
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/reason"
@@ -161,7 +164,7 @@ func TestFetchLimits(t *testing.T) {
 			}
 			return h
 		}},
-		{"big tree", "bytes are more than 4194304", func(t *testing.T, s objects.Store) plumbing.Hash {
+		{"big tree", "bytes are more than 1048576", func(t *testing.T, s objects.Store) plumbing.Hash {
 			var all []objects.Entry
 			empty := blob(t, s, nil)
 			for i := range 20_000 {
@@ -239,5 +242,137 @@ func TestFetchDamagedPack(t *testing.T) {
 	}
 	if right == 0 || wrong == 0 {
 		t.Errorf("%d fetches succeeded and %d failed, want some of both", right, wrong)
+	}
+}
+
+// TestIrregular has something else in the place of each file that is read. Nothing waits
+// for it, and nothing takes it for a file that is missing.
+func TestIrregular(t *testing.T) {
+	branch := func(ctx context.Context, f *file, _ plumbing.Hash) error {
+		_, err := f.Branch(ctx, "main")
+		return err
+	}
+	branches := func(ctx context.Context, f *file, _ plumbing.Hash) error {
+		_, err := f.Branches(ctx, "")
+		return err
+	}
+	fetch := func(ctx context.Context, f *file, head plumbing.Hash) error {
+		_, err := f.fetchOnce(ctx, make(memory), head)
+		return err
+	}
+	absent := func(ctx context.Context, f *file, _ plumbing.Hash) error {
+		_, err := f.fetchOnce(ctx, make(memory), plumbing.NewHash(strings.Repeat("1", 40)))
+		return err
+	}
+	kinds := map[string]func(string) error{
+		"not a regular file":  func(p string) error { return unix.Mkfifo(p, 0o644) },
+		"escapes from parent": func(p string) error { return os.Symlink("/dev/null", p) },
+	}
+	for _, c := range []struct {
+		file string
+		do   func(context.Context, *file, plumbing.Hash) error
+	}{
+		{"config", branch},
+		{"refs/heads/main", branch},
+		{"packed-refs", branch},
+		{"HEAD", branches},
+		{"refs/heads/main", branches},
+		{"packed-refs", branches},
+		{"objects/OBJECT", fetch},
+		{"objects/pack/*.pack", fetch},
+		{"objects/pack/*.idx", fetch},
+		{"objects/info/alternates", absent},
+	} {
+		for words, put := range kinds {
+			dir, head := newRepo(t)
+			git(t, dir, "update-ref", "refs/heads/main", head.String())
+			if strings.HasPrefix(c.file, "objects/pack") || c.file == "packed-refs" {
+				git(t, dir, "gc", "-q")
+			}
+			name := strings.Replace(c.file, "OBJECT", head.String()[:2]+"/"+head.String()[2:], 1)
+			path := filepath.Join(dir, name)
+			if found, err := filepath.Glob(path); err == nil && len(found) == 1 {
+				path = found[0]
+			}
+			if err := errors.Join(os.RemoveAll(path), put(path)); err != nil {
+				t.Fatal(err)
+			}
+			what := fmt.Sprintf("%s that is %s", c.file, words)
+			within(t, what, path, func() {
+				checkReason(t, what, c.do(t.Context(), &file{dir, maxObjects}, head), reason.IO, words)
+			})
+		}
+	}
+}
+
+// within reports an error unless do ends soon. A do that waits for the fifo is let go.
+func within(t *testing.T, what, fifo string, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Errorf("%s: it waits", what)
+		if f, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0); err == nil {
+			f.Close()
+		}
+		<-done
+	}
+}
+
+// TestLinksInside has links to other files of the repository, as old programs make them.
+func TestLinksInside(t *testing.T) {
+	dir, head := newRepo(t)
+	git(t, dir, "update-ref", "refs/heads/main", head.String())
+	for _, name := range []string{"objects", "config", "refs/heads/main"} {
+		path := filepath.Join(dir, name)
+		to := filepath.Join(dir, "moved-"+filepath.Base(name))
+		rel, err := filepath.Rel(filepath.Dir(path), to)
+		if err := errors.Join(err, os.Rename(path, to), os.Symlink(rel, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := &file{dir, maxObjects}
+	if got, err := f.Branch(t.Context(), "main"); err != nil || got != head {
+		t.Errorf("Branch = %s, %v, want %s", got, err, head)
+	}
+	if err := f.Fetch(t.Context(), make(memory), head); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAlternates borrows objects of another repository, loose and packed, and has
+// repositories that borrow of each other.
+func TestAlternates(t *testing.T) {
+	dir, head := newRepo(t)
+	git(t, dir, "update-ref", "refs/heads/main", head.String())
+	other, _ := newRepo(t)
+	for name, line := range map[string]string{
+		"absolute": "# here\n" + dir + "/objects\n",
+		"relative": "../../" + filepath.Base(dir) + "/objects",
+	} {
+		for _, packed := range []bool{false, true} {
+			if packed {
+				git(t, dir, "gc", "-q")
+			}
+			for repo, line := range map[string]string{other: line, dir: other + "/objects\nobjects\n"} {
+				if err := os.WriteFile(repo+"/objects/info/alternates", []byte(line), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f := &file{other, maxObjects}
+			if err := f.Fetch(t.Context(), make(memory), head); err != nil {
+				t.Errorf("%s, packed %t: %v", name, packed, err)
+			}
+			_, err := f.fetchOnce(t.Context(), make(memory), plumbing.NewHash(strings.Repeat("1", 40)))
+			checkReason(t, "Fetch of nothing", err, reason.IO, "object is missing")
+			if err := os.Remove(dir + "/objects/info/alternates"); err != nil { // git gc minds
+				t.Fatal(err)
+			}
+		}
 	}
 }

@@ -7,7 +7,8 @@
 // A bare repository, or one with a work tree, on this machine. It is read in process, object
 // by object, also while git programs write to it; a puller needs no git program. One fetch
 // brings at most 32 MiB and 20 000 objects that are new, none bigger than 8 MiB, unpacked.
-// Repositories with sha256 names or reftables are refused. Nothing in the repository is run, and
+// Repositories with sha256 names or reftables are refused. Its files must be regular ones, and
+// links in it lead nowhere outside of it. Nothing in the repository is run, and
 // of its configuration only the format is looked at.
 //
 // Writing to it is left to the git program (`git push`), so its hooks and its configuration
