@@ -15,7 +15,7 @@ import (
 )
 
 // kept are the variables that git gets from outside: what it takes to find programs,
-// the user's own git configuration (credential helpers, filters), ssh and a proxy.
+// the user's own git configuration (credential helpers), ssh and a proxy.
 // Nothing else passes; GIT_DIR of a hook that calls the builder must not.
 var kept = [...]string{
 	"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CONFIG_HOME",
@@ -29,7 +29,10 @@ var kept = [...]string{
 // checkout has, run a hook, or leave a process behind.
 var settings = [...]string{
 	"core.autocrlf=false", "core.eol=lf", "core.symlinks=true", "core.fileMode=true",
-	"core.hooksPath=/dev/null", "core.fsmonitor=false", "init.templateDir=",
+	"core.attributesFile=/dev/null", "core.excludesFile=/dev/null", "core.ignoreCase=false",
+	"core.ignoreStat=false", "core.trustctime=true", "core.checkStat=default",
+	"core.hooksPath=/dev/null", "core.fsmonitor=false", "core.untrackedCache=false", "init.templateDir=",
+	"clone.defaultRemoteName=origin",
 	"gc.autoDetach=false", "maintenance.autoDetach=false", "submodule.recurse=false",
 	"log.showSignature=false", "status.showUntrackedFiles=normal", "status.relativePaths=true",
 	"advice.detachedHead=false", "color.ui=false", "core.quotePath=false",
@@ -42,12 +45,53 @@ func gitEnv(protocols string) []string {
 			env = append(env, name+"="+v)
 		}
 	}
-	return append(env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "GIT_ALLOW_PROTOCOL="+protocols)
+	return append(env, "LC_ALL=C", "GIT_ATTR_NOSYSTEM=1", "GIT_NO_REPLACE_OBJECTS=1",
+		"GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "GIT_ALLOW_PROTOCOL="+protocols)
+}
+
+// checkoutEnv is gitEnv for what writes a work tree of ours, or looks at one. The user's
+// filters are off, and large files come from git-lfs the way it installs itself, whatever
+// the user made of that: a commit gives the same bytes on every machine, or none. All
+// submodules are wanted.
+func (s *Source) checkoutEnv(ctx context.Context, protocols string) ([]string, error) {
+	env := gitEnv(protocols)
+	var n int
+	set := func(key, value string) {
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", n, key), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, value))
+		n++
+	}
+	out, err := s.git(ctx, s.State, "", "config", "--null", "--name-only", "--get-regexp", `^filter\.`)
+	var none *gitError
+	if err != nil && !(errors.As(err, &none) && none.code == 1) {
+		return nil, err
+	}
+	for key := range strings.SplitSeq(strings.TrimSuffix(out, "\x00"), "\x00") {
+		switch {
+		case strings.HasSuffix(key, ".required"):
+			set(key, "false")
+		case key != "":
+			set(key, "")
+		}
+	}
+	set("filter.lfs.process", "git-lfs filter-process")
+	set("filter.lfs.smudge", "git-lfs smudge -- %f")
+	set("filter.lfs.clean", "git-lfs clean -- %f")
+	set("filter.lfs.required", "true")
+	set("lfs.fetchInclude", "")
+	set("lfs.fetchExclude", "")
+	set("lfs.skipDownloadErrors", "false")
+	set("submodule.active", ".")
+	return append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", n)), nil
 }
 
 // git runs the git program in dir and returns what it printed. Protocols is the list
 // of transports it may use, submodules included; it overrules all configuration.
 func (s *Source) git(ctx context.Context, dir, protocols string, args ...string) (string, error) {
+	return s.gitWith(ctx, gitEnv(protocols), dir, args...)
+}
+
+// gitWith is git with an environment.
+func (s *Source) gitWith(ctx context.Context, env []string, dir string, args ...string) (string, error) {
 	all := []string{"git"}
 	for _, c := range settings {
 		all = append(all, "-c", c)
@@ -55,7 +99,7 @@ func (s *Source) git(ctx context.Context, dir, protocols string, args ...string)
 	var out bytes.Buffer
 	tail := &proc.Tail{Max: 8}
 	err := s.Run.Run(ctx, proc.Cmd{
-		Dir: dir, Args: append(all, args...), Env: gitEnv(protocols), Stdout: &out, Stderr: tail,
+		Dir: dir, Args: append(all, args...), Env: env, Stdout: &out, Stderr: tail,
 	})
 	if err == nil {
 		return out.String(), nil

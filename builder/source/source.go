@@ -17,9 +17,12 @@
 //
 // # Git
 //
-// The git program is run with the user's own configuration (credential helpers, large
-// file filters), and without any other GIT_ variable than those that say how to reach
-// a server. Settings that change the bytes of a checkout are fixed, hooks are off.
+// The git program is run with the user's own configuration (credential helpers, proxies),
+// and without any other GIT_ variable than those that say how to reach a server. Hooks are
+// off. Only the commit says which bytes a checkout has: settings that change them are
+// fixed, attributes and filters of the user and of the machine are off, replaced objects
+// count for nothing. Files that the commit gives to git-lfs come from git-lfs, and without
+// that program there is no checkout.
 // Transports are https and ssh, and file or http for a source that uses them itself;
 // that holds for submodules too, whatever .gitmodules says. Submodule URLs that are
 // relative are relative to the URL of the source.
@@ -306,7 +309,7 @@ func (s *Source) Existing(ctx context.Context, dir string) (Tree, error) {
 		return Tree{}, reason.Errorf(reason.Policy, "checkout %q: tracked files are changed, so no commit says what would be built: commit or stash them\n%s",
 			dir, firstLines(changed, 10))
 	}
-	if err := s.submodulesThere(ctx, dir); err != nil {
+	if err := s.submodulesThere(ctx, gitEnv(""), dir); err != nil {
 		return Tree{}, err
 	}
 	return s.describe(ctx, dir, "HEAD")
@@ -318,8 +321,8 @@ func sameDir(a, b string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
-func (s *Source) submodulesThere(ctx context.Context, dir string) error {
-	out, err := s.git(ctx, dir, "", "submodule", "status", "--recursive")
+func (s *Source) submodulesThere(ctx context.Context, env []string, dir string) error {
+	out, err := s.gitWith(ctx, env, dir, "submodule", "status", "--recursive")
 	if err != nil {
 		return err
 	}

@@ -65,8 +65,12 @@ func (s *Source) usable(ctx context.Context, dir, commit string) bool {
 	if err != nil || strings.TrimSpace(head) != commit {
 		return false
 	}
-	changed, err := s.git(ctx, dir, "", "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
-	return err == nil && changed == "" && s.submodulesThere(ctx, dir) == nil
+	env, err := s.checkoutEnv(ctx, "")
+	if err != nil {
+		return false
+	}
+	changed, err := s.gitWith(ctx, env, dir, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
+	return err == nil && changed == "" && s.submodulesThere(ctx, env, dir) == nil
 }
 
 // make makes the work tree dir of commit, instead of what is there.
@@ -100,11 +104,17 @@ func (s *Source) populate(ctx context.Context, tmp, commit string) error {
 	if _, err := s.git(ctx, tmp, "", "config", "remote.origin.url", s.Repo); err != nil {
 		return err
 	}
-	if _, err := s.git(ctx, tmp, allow, "checkout", "--quiet", "--force", "--detach", commit); err != nil {
+	env, err := s.checkoutEnv(ctx, allow)
+	if err != nil {
 		return err
 	}
-	_, err = s.git(ctx, tmp, allow, "submodule", "--quiet", "update", "--init", "--recursive", "--force", "--checkout")
-	return err
+	if _, err := s.gitWith(ctx, env, tmp, "checkout", "--quiet", "--force", "--detach", commit); err != nil {
+		return err
+	}
+	if _, err := s.gitWith(ctx, env, tmp, "submodule", "--quiet", "update", "--init", "--recursive", "--force", "--checkout"); err != nil {
+		return err
+	}
+	return s.submodulesThere(ctx, env, tmp)
 }
 
 // prune removes all work trees but the Keep used last.
