@@ -127,7 +127,10 @@ func (c *cycle) headline(pinErr error) (reason.Code, string) {
 		return reason.Of(pinErr), pinErr.Error()
 	}
 	if c.dir.LastCycle().IsZero() && c.pin == nil {
-		return reason.Stale, "no cycle ever ran on this node, or .sando/ was removed: run `puller`"
+		if c.cur.Version == "" {
+			return reason.Stale, "no cycle ever ran on this node: run `puller`"
+		}
+		return reason.Stale, fmt.Sprintf("%s is live, and nothing more is known: no cycle ever ran here, or .sando/ was removed; run `puller`", c.cur.Version)
 	}
 	d := decide(c.facts())
 	if d.Warning != "" {

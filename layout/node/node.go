@@ -13,6 +13,7 @@
 //	  staging/ fetch/ trash/   work in progress; emptied at every start
 //	  git/                     a mirror of the channel repo; may be deleted
 //	  history.jsonl            what happened, a line each
+//	  service.log              what the last service command printed
 //	  lock                     held by the one puller that changes anything
 //
 // Everything is owned by the puller's user, root on a server. Who can write ROOT or a
