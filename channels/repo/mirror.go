@@ -41,7 +41,8 @@ var errBroken = errors.New("local mirror is broken")
 // the mirror is broken.
 type mirror struct {
 	objects.Store
-	dir string
+	dir     string
+	written int64 // bytes of objects, so far
 }
 
 // openMirror opens the mirror in dir, and makes it when there is none or a broken one.
@@ -165,6 +166,7 @@ func (m *mirror) Write(t plumbing.ObjectType, data []byte) error {
 	if _, err := m.Store.Write(t, data); err != nil {
 		return unwritable(err)
 	}
+	m.written += int64(len(data))
 	return nil
 }
 
@@ -185,56 +187,91 @@ func unwritable(err error) error {
 	return fmt.Errorf("%w: %w", errBroken, err)
 }
 
-// Bounds on what verify looks at.
+// Bounds on what one verification reads.
 const (
-	maxVerify     = 4096    // objects
-	maxVerifyBlob = 1 << 20 // bytes
+	maxVerify      = 4096     // objects
+	maxVerifyBlob  = 1 << 20  // bytes of a file
+	maxVerifyBytes = 32 << 20 // bytes together, unpacked
 )
+
+// verification is what was verified in one fetch: each object is read once, however
+// often it is named.
+type verification struct {
+	seen  map[plumbing.Hash]bool
+	bytes int
+}
+
+func newVerification() *verification { return &verification{seen: make(map[plumbing.Hash]bool)} }
 
 // verify reads everything below path in the commit and checks it against its hash, so
 // that a broken mirror is found while it can be mended. What goes beyond the bounds is
 // checked when it is read.
-func (m *mirror) verify(ctx context.Context, commit plumbing.Hash, path string) error {
+func (m *mirror) verify(ctx context.Context, v *verification, commit plumbing.Hash, path string) error {
 	c, err := m.Commit(commit)
 	if err != nil {
 		return m.broken(err)
 	}
-	todo := []objects.Entry{{Mode: objects.ModeDir, Hash: c.Tree}}
+	top := objects.Entry{Mode: objects.ModeDir, Hash: c.Tree}
 	if path != "" {
-		e, err := m.Find(c.Tree, path)
+		top, err = m.Find(c.Tree, path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) || reason.Of(err) == reason.Format:
 			return nil // the reader will hear of it
 		case err != nil:
 			return m.broken(err)
 		}
-		todo = []objects.Entry{e}
 	}
-	for n := 0; len(todo) > 0 && n < maxVerify; n++ {
+	todo := v.add(nil, top)
+	for len(todo) > 0 && v.bytes < maxVerifyBytes {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		e := todo[len(todo)-1]
+		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		below, err := m.verifyEntry(e)
-		switch {
-		case errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt):
+		below, err := m.verifyObject(v, at)
+		if errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt) {
 			return m.broken(err)
-		case err == nil:
-			todo = append(todo, below...)
 		}
+		todo = v.add(todo, below...)
 	}
 	return nil
 }
 
-// verifyEntry reads e, and returns what is in it when it is a directory.
-func (m *mirror) verifyEntry(e objects.Entry) ([]objects.Entry, error) {
-	if e.IsDir() {
-		return m.Tree(e.Hash)
+// unverified is an object that is still to be looked at.
+type unverified struct {
+	t plumbing.ObjectType
+	h plumbing.Hash
+}
+
+// add adds what entries name to todo, unless it was seen or is beyond the bounds.
+func (v *verification) add(todo []unverified, entries ...objects.Entry) []unverified {
+	for _, e := range entries {
+		if len(v.seen) == maxVerify {
+			break
+		}
+		if e.Mode == objects.ModeSubmodule || v.seen[e.Hash] {
+			continue
+		}
+		v.seen[e.Hash] = true
+		t := plumbing.BlobObject
+		if e.IsDir() {
+			t = plumbing.TreeObject
+		}
+		todo = append(todo, unverified{t, e.Hash})
 	}
-	if e.Mode == objects.ModeSubmodule {
-		return nil, nil
+	return todo
+}
+
+// verifyObject reads an object, and returns what is in it when it is a directory.
+func (m *mirror) verifyObject(v *verification, u unverified) ([]objects.Entry, error) {
+	max := int64(maxVerifyBlob)
+	if u.t == plumbing.TreeObject {
+		max = objects.MaxTree
 	}
-	_, err := m.Read(plumbing.BlobObject, e.Hash, maxVerifyBlob)
-	return nil, err
+	data, err := m.Read(u.t, u.h, max)
+	v.bytes += len(data)
+	if err != nil || u.t != plumbing.TreeObject {
+		return nil, err
+	}
+	return objects.ParseTree(data)
 }

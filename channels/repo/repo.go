@@ -27,6 +27,7 @@ type Repo struct {
 	m      *mirror
 	head   plumbing.Hash // in the mirror and verified; zero: not known
 	past   past
+	news   int64                                    // bytes that Branches may bring
 	wait   func(ctx context.Context, try int) error // between two tries to push
 }
 
@@ -56,7 +57,7 @@ func Open(dir string, c Config) (*Repo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Repo{c: c, remote: at, m: m, wait: remote.Pause}, nil
+	return &Repo{c: c, remote: at, m: m, news: maxBranchesNews, wait: remote.Pause}, nil
 }
 
 func checkBranch(name string) error {
@@ -99,7 +100,7 @@ func (r *Repo) fetch(ctx context.Context, last string) (*Snapshot, error) {
 		return nil, err
 	}
 	if head != r.head {
-		if err := r.take(ctx, head); err != nil {
+		if err := r.take(ctx, newVerification(), head); err != nil {
 			return nil, err
 		}
 		if err := r.m.setHead(head); err != nil {
@@ -116,7 +117,7 @@ func (r *Repo) fetch(ctx context.Context, last string) (*Snapshot, error) {
 }
 
 // take makes sure that the commit is in the mirror, whole.
-func (r *Repo) take(ctx context.Context, commit plumbing.Hash) error {
+func (r *Repo) take(ctx context.Context, v *verification, commit plumbing.Hash) error {
 	have, err := r.m.Has(commit)
 	if err != nil {
 		return err
@@ -131,7 +132,7 @@ func (r *Repo) take(ctx context.Context, commit plumbing.Hash) error {
 			return err
 		}
 	}
-	return r.m.verify(ctx, commit, r.c.Path)
+	return r.m.verify(ctx, v, commit, r.c.Path)
 }
 
 // rewritten reports whether last is not in the history of head.
@@ -153,8 +154,11 @@ func (r *Repo) rewritten(ctx context.Context, last string, head plumbing.Hash) (
 	return r.past.rewritten, nil
 }
 
-// maxBranches bounds how many branches are looked at.
-const maxBranches = 1000
+// Bounds on what Branches looks at.
+const (
+	maxBranches     = 1000
+	maxBranchesNews = 128 << 20 // bytes that are not in the mirror
+)
 
 // Branches returns the newest state of each branch with a name that begins with prefix.
 // Branches that hold no commit, or have names that git does not allow, are left out.
@@ -167,16 +171,22 @@ func (r *Repo) Branches(ctx context.Context, prefix string) (map[string]*Snapsho
 		return nil, reason.Errorf(reason.Limit, "list branches %q: %d are more than %d; delete old ones", prefix+"*", len(heads), maxBranches)
 	}
 	found := make(map[string]*Snapshot, len(heads))
+	v := newVerification()
+	before := r.m.written
 	for name, head := range heads {
 		if checkBranch(name) != nil {
 			continue
 		}
-		s, err := r.branch(ctx, head)
+		s, err := r.branch(ctx, v, head)
 		if errors.Is(err, errBroken) {
 			if err := r.drop(); err != nil {
 				return nil, err
 			}
-			s, err = r.branch(ctx, head)
+			v = newVerification()
+			s, err = r.branch(ctx, v, head)
+		}
+		if r.m.written-before > r.news {
+			return nil, reason.Errorf(reason.Limit, "fetch branches %q: they hold more than %d new bytes; delete old ones", prefix+"*", r.news)
 		}
 		if reason.Of(err) == reason.Format {
 			continue
@@ -189,8 +199,8 @@ func (r *Repo) Branches(ctx context.Context, prefix string) (map[string]*Snapsho
 	return found, nil
 }
 
-func (r *Repo) branch(ctx context.Context, head plumbing.Hash) (*Snapshot, error) {
-	if err := r.take(ctx, head); err != nil {
+func (r *Repo) branch(ctx context.Context, v *verification, head plumbing.Hash) (*Snapshot, error) {
+	if err := r.take(ctx, v, head); err != nil {
 		return nil, err
 	}
 	return r.snapshot(head)

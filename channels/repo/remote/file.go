@@ -23,7 +23,11 @@ import (
 type file struct {
 	dir        string
 	maxObjects int // that one fetch brings
+	maxCommits int // of history that are looked at
+	maxHistory int // bytes of them
 }
+
+func newFile(dir string) *file { return &file{dir, maxObjects, maxCommits, maxHistory} }
 
 // openFile opens the repository that a file URL names.
 func openFile(u *url.URL) (*file, error) {
@@ -31,7 +35,7 @@ func openFile(u *url.URL) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{dir, maxObjects}, nil
+	return newFile(dir), nil
 }
 
 // Bounds on what one fetch brings.
@@ -173,7 +177,7 @@ func (f *file) fetchOnce(ctx context.Context, into Into, commit plumbing.Hash) (
 		return false, err
 	}
 	defer s.Close()
-	c := &copying{from: s, to: into, maxObjects: f.maxObjects}
+	c := &copying{from: s, to: into, maxObjects: f.maxObjects, seen: make(map[plumbing.Hash]bool)}
 	if err := c.commit(ctx, commit); err != nil {
 		return c.here, fmt.Errorf("repo %q: %w", f.dir, err)
 	}
@@ -185,6 +189,7 @@ type copying struct {
 	from       objects.Store
 	to         Into
 	maxObjects int
+	seen       map[plumbing.Hash]bool // is in to
 	objects    int
 	bytes      int64
 	here       bool // something is wrong with an object of from
@@ -209,7 +214,7 @@ func (c *copying) tree(ctx context.Context, h plumbing.Hash, depth int) error {
 	if depth > maxDepth {
 		return reason.Errorf(reason.Limit, "directories are nested deeper than %d", maxDepth)
 	}
-	if have, err := c.to.Has(h); have || err != nil {
+	if have, err := c.has(ctx, h); have || err != nil {
 		return err
 	}
 	data, err := c.read(ctx, plumbing.TreeObject, h, objects.MaxTree)
@@ -234,8 +239,20 @@ func (c *copying) tree(ctx context.Context, h plumbing.Hash, depth int) error {
 	return c.to.Write(plumbing.TreeObject, data)
 }
 
+// has reports whether h is in to, or will be when what was begun is done.
+func (c *copying) has(ctx context.Context, h plumbing.Hash) (bool, error) {
+	if c.seen[h] {
+		return true, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	c.seen[h] = true
+	return c.to.Has(h)
+}
+
 func (c *copying) blob(ctx context.Context, h plumbing.Hash) error {
-	if have, err := c.to.Has(h); have || err != nil {
+	if have, err := c.has(ctx, h); have || err != nil {
 		return err
 	}
 	data, err := c.read(ctx, plumbing.BlobObject, h, objects.MaxBlob)
@@ -280,7 +297,14 @@ func (f *file) Contains(ctx context.Context, _ Into, old, commit plumbing.Hash) 
 	return false, err
 }
 
+// Bounds on how much history is looked at.
+const (
+	maxCommits = 100_000
+	maxHistory = 64 << 20
+)
+
 // walk goes back from commit until it meets old; whole says whether it got everywhere.
+// What is further back than the bounds counts as not there.
 func (f *file) walk(ctx context.Context, old, commit plumbing.Hash) (found, whole bool, err error) {
 	s, err := f.open()
 	if err != nil {
@@ -288,6 +312,7 @@ func (f *file) walk(ctx context.Context, old, commit plumbing.Hash) (found, whol
 	}
 	defer s.Close()
 	whole = true
+	bytes := 0
 	seen := map[plumbing.Hash]bool{commit: true}
 	for todo := []plumbing.Hash{commit}; len(todo) > 0; {
 		h := todo[0]
@@ -298,16 +323,24 @@ func (f *file) walk(ctx context.Context, old, commit plumbing.Hash) (found, whol
 		if err := ctx.Err(); err != nil {
 			return false, false, err
 		}
-		c, err := s.Commit(h)
+		if bytes > f.maxHistory {
+			return false, true, nil
+		}
+		data, err := s.Read(plumbing.CommitObject, h, objects.MaxCommit)
 		if errors.Is(err, objects.ErrAbsent) {
 			whole = false
 			continue
+		}
+		bytes += len(data)
+		var c objects.Commit
+		if err == nil {
+			c, err = objects.ParseCommit(data)
 		}
 		if err != nil {
 			return false, false, fmt.Errorf("repo %q: %w", f.dir, err)
 		}
 		for _, p := range c.Parents {
-			if !seen[p] {
+			if !seen[p] && len(seen) < f.maxCommits {
 				seen[p] = true
 				todo = append(todo, p)
 			}

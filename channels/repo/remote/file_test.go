@@ -175,7 +175,8 @@ func TestFetchLimits(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, first := newRepo(t)
-			r := &file{dir, 100}
+			r := newFile(dir)
+			r.maxObjects = 100
 			s := objects.Open(dir)
 			commit, err := s.WriteCommit(c.fill(t, s), first, objects.Author{Name: "Test"}, time.Now(), "big")
 			if err != nil {
@@ -206,7 +207,7 @@ func TestFetchDamagedPack(t *testing.T) {
 	}
 	git(t, dir, "update-ref", "refs/heads/main", head.String())
 	git(t, dir, "gc", "-q", "--aggressive", "--prune=now")
-	f := &file{dir, maxObjects}
+	f := newFile(dir)
 	right, wrong := 0, 0
 	for _, ext := range []string{"pack", "idx"} {
 		found, err := filepath.Glob(dir + "/objects/pack/*." + ext)
@@ -299,7 +300,7 @@ func TestIrregular(t *testing.T) {
 			}
 			what := fmt.Sprintf("%s that is %s", c.file, words)
 			within(t, what, path, func() {
-				checkReason(t, what, c.do(t.Context(), &file{dir, maxObjects}, head), reason.IO, words)
+				checkReason(t, what, c.do(t.Context(), newFile(dir), head), reason.IO, words)
 			})
 		}
 	}
@@ -336,7 +337,7 @@ func TestLinksInside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f := &file{dir, maxObjects}
+	f := newFile(dir)
 	if got, err := f.Branch(t.Context(), "main"); err != nil || got != head {
 		t.Errorf("Branch = %s, %v, want %s", got, err, head)
 	}
@@ -364,7 +365,7 @@ func TestAlternates(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			f := &file{other, maxObjects}
+			f := newFile(other)
 			if err := f.Fetch(t.Context(), make(memory), head); err != nil {
 				t.Errorf("%s, packed %t: %v", name, packed, err)
 			}
@@ -374,5 +375,72 @@ func TestAlternates(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestContainsBounds looks for commits on both sides of a bound.
+func TestContainsBounds(t *testing.T) {
+	dir, head := newRepo(t)
+	s := objects.Open(dir)
+	history := []plumbing.Hash{head}
+	for range 9 {
+		var err error
+		head, err = s.WriteCommit(tree(t, s), head, objects.Author{Name: "Test"}, time.Now(), strings.Repeat("x", 1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		history = append([]plumbing.Hash{head}, history...)
+	}
+	for name, bound := range map[string]func(*file){
+		"commits": func(f *file) { f.maxCommits = 5 },
+		"bytes":   func(f *file) { f.maxHistory = 4 * 1000 },
+	} {
+		f := newFile(dir)
+		for back, old := range history {
+			if found, err := f.Contains(t.Context(), nil, old, head); err != nil || !found {
+				t.Errorf("%d commits back without a bound: %t, %v", back, found, err)
+			}
+		}
+		bound(f)
+		for back, old := range history {
+			if found, err := f.Contains(t.Context(), nil, old, head); err != nil || found != (back < 5) {
+				t.Errorf("%d commits back with a bound on %s: %t, %v", back, name, found, err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := f.Contains(ctx, nil, history[1], head); !errors.Is(err, context.Canceled) {
+			t.Errorf("Contains = %v after it was told to stop", err)
+		}
+	}
+}
+
+// counting counts how often it is asked.
+type counting struct {
+	memory
+	asked int
+}
+
+func (c *counting) Has(h plumbing.Hash) (bool, error) {
+	c.asked++
+	return c.memory.Has(h)
+}
+
+// TestFetchOnce names one object thousands of times.
+func TestFetchOnce(t *testing.T) {
+	dir, first := newRepo(t)
+	s := objects.Open(dir)
+	small := blob(t, s, nil)
+	var all []objects.Entry
+	for i := range 5000 {
+		all = append(all, regular(fmt.Sprintf("%05d", i), small))
+	}
+	commit, err := s.WriteCommit(tree(t, s, all...), first, objects.Author{Name: "Test"}, time.Now(), "many")
+	if err != nil {
+		t.Fatal(err)
+	}
+	into := &counting{memory: make(memory)}
+	if err := newFile(dir).Fetch(t.Context(), into, commit); err != nil || into.asked > 3 || !into.memory[small] {
+		t.Errorf("Fetch = %v, and asked %d times for 3 objects", err, into.asked)
 	}
 }

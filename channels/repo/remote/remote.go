@@ -6,7 +6,9 @@
 //
 // A bare repository, or one with a work tree, on this machine. It is read in process, object
 // by object, also while git programs write to it; a puller needs no git program. One fetch
-// brings at most 32 MiB and 20 000 objects that are new, none bigger than 8 MiB, unpacked.
+// brings at most 32 MiB and 20 000 objects that are new, none bigger than 8 MiB, unpacked, and
+// directories not bigger than 1 MiB. Of the history the newest 100 000 commits or 64 MiB are
+// looked at.
 // Repositories with sha256 names or reftables are refused. Its files must be regular ones, and
 // links in it lead nowhere outside of it. Nothing in the repository is run, and
 // of its configuration only the format is looked at.
