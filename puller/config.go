@@ -150,7 +150,7 @@ func (c *Config) completeRest() (err error) {
 }
 
 func (c *Config) repo() repo.Config {
-	return repo.Config{URL: c.Channels.Repo, Branch: c.Channels.Branch, Path: c.Channels.Path}
+	return repo.Config{URL: c.Channels.Repo, Branch: c.Channels.Branch, Path: c.Channels.Path, OwnsMirror: true}
 }
 
 func (c *Config) bucket() bucket.Config { return bucket.Config{URL: c.Storage.URL} }

@@ -31,7 +31,8 @@
 // 0700 and used by one process at a time; the callers hold a lock. It has the newest commits, each with its
 // whole tree and without its past:
 //
-//	sando-mirror     says that this is one, so that Sando may empty the directory
+//	sando-mirror     says that this is one, so that Sando may empty the directory; not
+//	                 asked for under Config.OwnsMirror
 //	HEAD, config     always the same bytes
 //	objects/         loose objects; a commit is written after all that it needs
 //	refs/sando/head  the newest commit fetched

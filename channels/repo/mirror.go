@@ -46,8 +46,13 @@ type mirror struct {
 }
 
 // openMirror opens the mirror in dir, and makes it when there is none or a broken one.
-func openMirror(dir string) (*mirror, error) {
+func openMirror(dir string, owned bool) (*mirror, error) {
 	m := &mirror{dir: dir}
+	if owned {
+		if err := clearPlace(dir); err != nil {
+			return nil, fmt.Errorf("remove what is in the place of mirror %q: %w", dir, err)
+		}
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open mirror: %w", err)
@@ -62,6 +67,23 @@ func openMirror(dir string) (*mirror, error) {
 	}
 	m.Store = objects.Open(dir)
 	return m, m.removeTemps()
+}
+
+// clearPlace removes dir unless it is a directory with a marker. No link is followed.
+func clearPlace(dir string) error {
+	info, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		if marker, err := os.Lstat(filepath.Join(dir, markerFile)); err == nil && marker.Mode().IsRegular() {
+			return nil
+		}
+	}
+	return os.RemoveAll(dir)
 }
 
 // unmade reports whether a directory holds nothing but what a process leaves that was

@@ -270,3 +270,64 @@ func TestMirrorModes(t *testing.T) {
 		}()
 	}
 }
+
+// TestMirrorOwned has something else in the place of a mirror, which is removed only when
+// the place is said to be the caller's own.
+func TestMirrorOwned(t *testing.T) {
+	dir := newRepo(t)
+	outside := t.TempDir()
+	write(t, outside+"/precious", "x")
+	healthy := open(t, dir)
+	last := fetch(t, healthy, "").Commit
+	marker := func(m string) string { return filepath.Join(m, markerFile) }
+	for name, c := range map[string]struct {
+		put   func(mirror string) error
+		words string // of the error when it is not owned
+	}{
+		"file":          {func(m string) error { return errors.Join(os.RemoveAll(m), os.WriteFile(m, nil, 0o600)) }, "not a directory"},
+		"fifo":          {func(m string) error { return errors.Join(os.RemoveAll(m), unix.Mkfifo(m, 0o600)) }, "not a directory"},
+		"dangling link": {func(m string) error { return errors.Join(os.RemoveAll(m), os.Symlink("/proc/nowhere", m)) }, "make mirror"},
+		"link":          {func(m string) error { return errors.Join(os.RemoveAll(m), os.Symlink(outside, m)) }, "holds something else"},
+		"no marker":     {func(m string) error { return os.Remove(marker(m)) }, "holds something else"},
+		"broken and directory for marker": {func(m string) error {
+			return errors.Join(os.Remove(m+"/HEAD"), os.Remove(marker(m)), os.MkdirAll(marker(m)+"/x", 0o700))
+		}, "file exists"},
+	} {
+		mirror := copyDir(t, healthy.m.dir)
+		if err := c.put(mirror); err != nil {
+			t.Fatal(err)
+		}
+		conf := config(dir)
+		if _, err := Open(mirror, conf); err == nil || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s: Open = %v, want the words %q", name, err, c.words)
+		}
+		conf.OwnsMirror = true
+		for range 2 {
+			r, err := Open(mirror, conf)
+			if err != nil {
+				t.Errorf("%s: Open = %v when it is owned", name, err)
+				continue
+			}
+			checkRead(t, fetch(t, r, last), "channels/a.json", "{\"a\":1}\n")
+		}
+	}
+	if got, err := os.ReadFile(outside + "/precious"); err != nil || string(got) != "x" {
+		t.Errorf("a link was followed: %q, %v", got, err)
+	}
+}
+
+// TestMirrorOwnedKept opens a mirror that is as it should be: it is used, not made anew.
+func TestMirrorOwnedKept(t *testing.T) {
+	dir := newRepo(t)
+	r := open(t, dir)
+	fetch(t, r, "")
+	before := listing(t, r.m.dir)
+	own := config(dir)
+	own.OwnsMirror = true
+	if _, err := Open(r.m.dir, own); err != nil {
+		t.Fatal(err)
+	}
+	if after := listing(t, r.m.dir); after != before {
+		t.Errorf("after Open there is\n%s\nwant\n%s", after, before)
+	}
+}

@@ -18,6 +18,10 @@ type Config struct {
 	URL    string // file:///dir
 	Branch string // the one that decides, "main"
 	Path   string // of the directory with channels/, trust/ and fleet.toml; "" is the root
+
+	// OwnsMirror says that nobody else has a use for the directory of the mirror:
+	// whatever is found in its place is removed.
+	OwnsMirror bool
 }
 
 // Repo is the channel repo, seen through its mirror. It is not for several goroutines.
@@ -39,7 +43,7 @@ type past struct {
 
 // Open opens the channel repo with its mirror in dir, which is made when it is missing
 // and made anew when it is broken. It does not look at the repo itself. A directory
-// that holds anything but a mirror is refused.
+// that holds anything but a mirror is refused, unless Config.OwnsMirror.
 func Open(dir string, c Config) (*Repo, error) {
 	at, err := remote.Open(c.URL)
 	if err != nil {
@@ -53,7 +57,7 @@ func Open(dir string, c Config) (*Repo, error) {
 			return nil, reason.Errorf(reason.Config, "%w", err)
 		}
 	}
-	m, err := openMirror(dir)
+	m, err := openMirror(dir, c.OwnsMirror)
 	if err != nil {
 		return nil, err
 	}
