@@ -1,6 +1,7 @@
 package source
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"makenot.work/sando/internal/reason"
 )
 
 // home makes the home directory of a user, with the files given, and moves in.
@@ -194,5 +197,45 @@ func TestReplacedObjects(t *testing.T) {
 	want(t, filepath.Join(r.dir, "a"), "1")
 	if _, err := s.Existing(t.Context(), r.dir); err == nil || !strings.Contains(err.Error(), "tracked files are changed") {
 		t.Errorf("got %v, want a refusal: the tree is not that of the commit", err)
+	}
+}
+
+// A checkout with files that git was told not to look at is refused, and what the
+// refusal says to run mends it. A work tree of ours like that is made anew.
+func TestUnseenFiles(t *testing.T) {
+	lib := newRepo(t)
+	lib.commit("deep/lib.txt", "lib")
+	r := newRepo(t)
+	r.git("submodule", "--quiet", "add", lib.url(), "lib")
+	r.commit("d/a b", "1")
+	s := newSource(t, r.url())
+	for _, c := range []struct{ in, file, flag string }{
+		{".", "d/a b", "assume-unchanged"},
+		{".", "d/a b", "skip-worktree"},
+		{"lib", "deep/lib.txt", "assume-unchanged"},
+	} {
+		t.Run(c.in+" "+c.flag, func(t *testing.T) {
+			if _, err := s.Existing(t.Context(), r.dir); err != nil {
+				t.Fatal(err)
+			}
+			in := filepath.Join(r.dir, c.in)
+			r.git("-C", in, "update-index", "--"+c.flag, c.file)
+			_, err := s.Existing(t.Context(), r.dir)
+			says := fmt.Sprintf("run git -C %q update-index --no-%s %q", in, c.flag, c.file)
+			if reason.Of(err) != reason.Config || !strings.HasSuffix(err.Error(), says) {
+				t.Errorf("got %v, want %q", err, says)
+			}
+			r.git("-C", in, "update-index", "--no-"+c.flag, c.file)
+
+			tree := checkout(t, s, "main")
+			path := filepath.Join(c.in, c.file)
+			r.git("-C", filepath.Join(tree.Dir, c.in), "update-index", "--"+c.flag, c.file)
+			if err := os.WriteFile(filepath.Join(tree.Dir, path), []byte("changed"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if got := listing(t, checkout(t, s, "main").Dir)[path]; strings.HasSuffix(got, "changed") {
+				t.Errorf("a changed tree was used again: %q", got)
+			}
+		})
 	}
 }

@@ -284,7 +284,8 @@ func (s *Source) find(ctx context.Context, rev string) (string, error) {
 
 // Existing returns the checkout in dir, somebody's own. It is refused (reason
 // "policy") when a tracked file is changed, since the commit would not say what was
-// built; untracked files are not looked at.
+// built, and (reason "config") when git was told not to look at one; untracked files are
+// not looked at.
 func (s *Source) Existing(ctx context.Context, dir string) (Tree, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -308,6 +309,9 @@ func (s *Source) Existing(ctx context.Context, dir string) (Tree, error) {
 	if changed != "" {
 		return Tree{}, reason.Errorf(reason.Policy, "checkout %q: tracked files are changed, so no commit says what would be built: commit or stash them\n%s",
 			dir, firstLines(changed, 10))
+	}
+	if err := s.unseen(ctx, dir); err != nil {
+		return Tree{}, err
 	}
 	if err := s.submodulesThere(ctx, gitEnv(""), dir); err != nil {
 		return Tree{}, err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
 )
 
 // Names of what is being made and what is being removed, for Sweep to find.
@@ -70,7 +71,43 @@ func (s *Source) usable(ctx context.Context, dir, commit string) bool {
 		return false
 	}
 	changed, err := s.gitWith(ctx, env, dir, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
-	return err == nil && changed == "" && s.submodulesThere(ctx, env, dir) == nil
+	return err == nil && changed == "" && s.unseen(ctx, dir) == nil && s.submodulesThere(ctx, env, dir) == nil
+}
+
+// unseen refuses a work tree with tracked files whose changes git was told not to see:
+// those marked assume-unchanged, or skip-worktree, as in a sparse checkout.
+func (s *Source) unseen(ctx context.Context, dir string) error {
+	out, err := s.git(ctx, dir, "", "ls-files", "-v", "-z", "--recurse-submodules")
+	if err != nil {
+		return err
+	}
+	for line := range strings.SplitSeq(out, "\x00") {
+		tag, name, _ := strings.Cut(line, " ")
+		option := ""
+		switch {
+		case tag == "S" || tag == "s":
+			option = "--no-skip-worktree"
+		case tag != strings.ToUpper(tag):
+			option = "--no-assume-unchanged"
+		default:
+			continue
+		}
+		full := filepath.Join(dir, name)
+		top := filepath.Dir(full) // of the submodule that the file is in
+		for top != dir {
+			if _, err := os.Lstat(filepath.Join(top, ".git")); err == nil {
+				break
+			}
+			top = filepath.Dir(top)
+		}
+		rel, err := filepath.Rel(top, full)
+		if err != nil {
+			return err
+		}
+		return reason.Errorf(reason.Config, "checkout %q: git was told not to look at %q, so it cannot say whether that is what was committed: "+
+			"run git -C %q update-index %s %q", dir, name, top, option, rel)
+	}
+	return nil
 }
 
 // make makes the work tree dir of commit, instead of what is there.
