@@ -103,7 +103,7 @@ func (b *Builder) whole(ctx context.Context, p *published) error {
 	name := b.key(p.Version, layout.ManifestName(p.digest))
 	doc, err := bucket.ReadAll(ctx, b.bucket, name, layout.MaxManifest)
 	if err != nil {
-		return lacks(p.Version, name, err)
+		return fmt.Errorf("version %s: %w", p.Version, lacks(name, err))
 	}
 	if !bytes.Equal(doc, p.doc) {
 		return reason.Errorf(reason.Mismatch, "version %s: object %q is not the manifest that %s is: the bucket is damaged; %s",
@@ -112,7 +112,7 @@ func (b *Builder) whole(ctx context.Context, p *published) error {
 	for _, o := range objects(p.Manifest) {
 		info, err := b.bucket.Stat(ctx, b.key(p.Version, o.Name))
 		if err != nil {
-			return lacks(p.Version, b.key(p.Version, o.Name), err)
+			return fmt.Errorf("version %s: %w", p.Version, lacks(b.key(p.Version, o.Name), err))
 		}
 		if info.Size != o.Size {
 			return reason.Errorf(reason.Mismatch, "version %s: object %q has %d bytes, the manifest says %d: the bucket is damaged; %s",
@@ -124,11 +124,11 @@ func (b *Builder) whole(ctx context.Context, p *published) error {
 
 const underNew = "put the object back, or release under a new version"
 
-func lacks(version, key string, err error) error {
+func lacks(key string, err error) error {
 	if missing(err) {
-		return reason.Errorf(reason.Stale, "version %s: object %q is not in the bucket: %s", version, key, underNew)
+		return reason.Errorf(reason.Stale, "object %q is not in the bucket: %s", key, underNew)
 	}
-	return fmt.Errorf("version %s: object %q: %w", version, key, err)
+	return fmt.Errorf("object %q: %w", key, err)
 }
 
 // sameTrees reports whether both manifests have the same tree for the same platforms.

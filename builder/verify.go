@@ -93,7 +93,7 @@ func (b *Builder) verifyAll(ctx context.Context, t *signing.Trust, version strin
 	doc, err := bucket.ReadAll(ctx, b.bucket, latest, layout.MaxManifest)
 	var p *published
 	if err != nil {
-		err = lacks(version, latest, err)
+		err = lacks(latest, err)
 	} else {
 		out.Manifest = layout.Sum(doc)
 		p, err = b.verified(ctx, t, version, doc)
@@ -130,7 +130,7 @@ func (b *Builder) verifyManifest(ctx context.Context, t *signing.Trust, p *publi
 	doc, err := bucket.ReadAll(ctx, b.bucket, name, layout.MaxManifest)
 	switch {
 	case err != nil:
-		err = lacks(p.Version, name, err)
+		err = lacks(name, err)
 	case !bytes.Equal(doc, p.doc):
 		err = reason.Errorf(reason.Mismatch, "bytes differ from those of %s", layout.ManifestLatest)
 	}

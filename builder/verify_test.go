@@ -83,8 +83,8 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
-	if _, err := s.builder().Verify(t.Context(), "2.0.0"); reason.Of(err) != reason.Stale {
-		t.Errorf("unknown version: %v", err)
+	if _, err := s.builder().Verify(t.Context(), "2.0.0"); reason.Of(err) != reason.Stale || strings.Count(err.Error(), "version 2.0.0") != 1 {
+		t.Errorf("unknown version, to be named once: %v", err)
 	}
 	if out, err := s.builder().Verify(t.Context(), "../x"); reason.Of(err) != reason.Config || out != nil {
 		t.Errorf("malformed version: %+v, %v", out, err)
