@@ -98,6 +98,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,6 +156,9 @@ func New(ctx context.Context, cfg *Config, opt Options) (*Builder, error) {
 	}
 	b := &Builder{cfg: *cfg, opt: opt, log: opt.Log, keys: keyring{ask: opt.Passphrase, log: opt.Log}}
 	var err error
+	if err := checkBucket(cfg.Storage.URL); err != nil {
+		return nil, err
+	}
 	if b.bucket, err = bucket.Open(ctx, cfg.bucket()); err != nil {
 		return nil, err
 	}
@@ -168,6 +172,19 @@ type noProgress struct{}
 
 func (noProgress) Add(int64) {}
 func (noProgress) Done()     {}
+
+// checkBucket refuses a directory that is not there: with a mistyped path, releases
+// would go to where no node looks.
+func checkBucket(storage string) error {
+	u, err := url.Parse(storage)
+	if err != nil || u.Scheme != "file" {
+		return nil // package bucket says what is wrong with it
+	}
+	if _, err := os.Stat(u.Path); errors.Is(err, fs.ErrNotExist) {
+		return reason.Errorf(reason.Config, "storage.url: %s does not exist: is the path right? builder init makes one, or make the directory", u.Path)
+	}
+	return nil
+}
 
 // state returns the path of a name in the state directory.
 func (b *Builder) state(name ...string) string {

@@ -21,7 +21,7 @@ func (d *stage) steps() []step {
 		{"A builder", "`builder init` makes keys, the trust that nodes begin with, a channel repo and a bucket. What is to be built goes into builder.toml.", d.builder},
 		{"Release 1.0.0", "The newest commit is built, packed, signed and put into the bucket. The first tier, host, advances by itself.", d.releaseFirst},
 		{"Promote 1.0.0 to tiers a and b", "The channel of a tier is a small signed file in the channel repo. It names one manifest, and through it every byte of the release.", d.promoteFirst},
-		{"Two nodes", "A node is a puller with a configuration and the trust. On a server it runs under systemd; here a script restarts the app. Each puller does one cycle: fetch, verify, unpack, swap one symlink, restart, watch the health.", d.nodes},
+		{"Two nodes", "A node is a puller with a configuration and the trust. On a server a timer runs it; here you do, and a script restarts the app. Each puller does one cycle: fetch, verify, unpack, swap one symlink, restart, watch the health.", d.nodes},
 		{"2.0.0 for tier a", "A new commit is released and promoted to a. Tier b does not move.", d.second},
 		{"2.0.0 for tier b, by merging", "The same promotion, proposed as a branch. Who merges it promotes. The commands are those that builder printed.", d.merge},
 		{"Pin node b back", "Somebody on node b has a problem with 2.0.0 and goes back by hand. The release is on disk, so this needs no network. It holds whatever the channel says.", d.pin},
