@@ -19,7 +19,7 @@ RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >
 # What is not run under it: the programs as processes, which take too long; scrypt, which
 # takes minutes and runs in one goroutine.
 PACKAGES := go list ./... | grep -v /e2e
-RACED    := $(PACKAGES) | grep -v /signing/keys
+RACED    := $(PACKAGES) | grep -v -e /signing/keys -e /builder/cli
 
 # Tests that kill need no disk that survives a power cut, only one that is fast.
 FAST  := $(shell [ -w /dev/shm ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")

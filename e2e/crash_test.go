@@ -20,10 +20,12 @@ func TestKillPuller(t *testing.T) {
 	}
 	m := s.machine("node")
 	s.promote("1.0")
+	m.cycle(0) // makes the mirror, which takes longer
+	s.promote("2.0")
 	start := time.Now()
 	m.cycle(0)
 	whole := time.Since(start)
-	killed, live := 0, "1.0"
+	killed, live := 0, "2.0"
 	n := rounds(25, 200)
 	for i := range n {
 		want := versions[rand.IntN(len(versions))]
