@@ -171,7 +171,9 @@ func demoWhole(t *testing.T, program string) {
 		t.Errorf("it does not end as it should: %s", text[max(0, len(text)-200):])
 	}
 	for line := range strings.Lines(text) {
-		if utf8.RuneCountInString(line) > 101 && !strings.Contains(line, clone) {
+		// A command to be pasted is not broken, however long the paths in it are.
+		paths := strings.Contains(line, clone) || strings.Contains(line, os.TempDir())
+		if utf8.RuneCountInString(line) > 101 && !paths {
 			t.Errorf("line is wider than 100: %s", line)
 		}
 	}
