@@ -26,7 +26,7 @@ func TestKillPuller(t *testing.T) {
 	m.cycle(0)
 	whole := time.Since(start)
 	killed, live := 0, "2.0"
-	n := rounds(25, 200)
+	n := rounds(25, 400) // about half of them end before they are killed
 	for i := range n {
 		want := versions[rand.IntN(len(versions))]
 		var cmd *exec.Cmd
