@@ -1,5 +1,6 @@
 # make help lists what there is. All Go code is built from this directory; the tools that
-# check it are pinned in tools/lint/go.mod and built once into a cache outside the clone.
+# check it and the servers that it is tested against are pinned in tools/*/go.mod, and built
+# once into a cache outside the clone.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -10,8 +11,10 @@ FUZZTIME ?= 10m
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sando
 # A new pin or a new Go is a new directory.
-PIN   := $(shell { cat tools/lint/go.mod tools/lint/go.sum; go version; } | sha256sum | cut -c1-16)
-TOOLS := $(CACHE)/tools/$(PIN)
+pinned = $(CACHE)/tools/$(1)-$(shell { cat tools/$(1)/go.mod tools/$(1)/go.sum; go version; } | sha256sum | cut -c1-16)
+LINT   := $(call pinned,lint)
+MINIO  := $(call pinned,minio)/minio
+COSIGN := $(call pinned,cosign)/cosign
 
 # The race detector needs cgo and a C compiler.
 RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null && echo -race)
@@ -39,10 +42,11 @@ build: ## build bin/builder and bin/puller, static and stripped
 .PHONY: test
 test: ## run every test that needs no root
 	@grep -rhoE --include='*_test.go' '^func TestAsRoot\w+' . | sed 's/^func/SKIP: needs root (see make check):/' || true
+	@for t in minio cosign; do [ -x bin/tools/$$t ] || echo "SKIP: needs $$t (see make tools): what is tested against it"; done
 	go test -skip '^TestAsRoot' ./...
 
 .PHONY: check
-check: lint unit race crash short-fuzz demo ## run what CI runs; as root, what needs root too
+check: tools lint unit crash short-fuzz demo ## run what CI runs; as root, what needs root too
 
 .PHONY: lint
 lint: format mod vet staticcheck vuln rules ## run the static checks alone
@@ -66,19 +70,35 @@ vet: ## run go vet, with the tag faults too
 	go vet -tags faults ./...
 	go vet -tags faults,soak ./...
 
-$(TOOLS)/staticcheck: package = honnef.co/go/tools/cmd/staticcheck
-$(TOOLS)/govulncheck: package = golang.org/x/vuln/cmd/govulncheck
-$(TOOLS)/%:
-	cd tools/lint && CGO_ENABLED=0 go build -trimpath -o $@.new $(package) && mv $@.new $@
+$(LINT)/staticcheck: package = honnef.co/go/tools/cmd/staticcheck
+$(LINT)/govulncheck: package = golang.org/x/vuln/cmd/govulncheck
+$(MINIO):            package = github.com/minio/minio
+$(COSIGN):           package = github.com/sigstore/cosign/v3/cmd/cosign
+$(LINT)/%: | tools/lint
+	$(build-tool)
+$(MINIO): | tools/minio
+	$(build-tool)
+$(COSIGN): | tools/cosign
+	$(build-tool)
+
+define build-tool
+@echo "building $(@F), once: this takes a while"
+cd $| && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $@.new $(package) && mv $@.new $@
+endef
+
+# Tests look for them in bin/tools.
+.PHONY: tools
+tools: $(MINIO) $(COSIGN) ## build MinIO and cosign, which tests use: once, in about 10 minutes
+	@mkdir -p bin/tools && ln -sfn $^ bin/tools/
 
 .PHONY: staticcheck
-staticcheck: $(TOOLS)/staticcheck ## run staticcheck with all its checks
+staticcheck: $(LINT)/staticcheck ## run staticcheck with all its checks
 	$< -checks all ./...
 	$< -checks all -tags faults,soak ./...
 
 # CI has no way to the database, so this one skip is no failure there.
 .PHONY: vuln
-vuln: $(TOOLS)/govulncheck ## look for known vulnerabilities, when their database can be reached
+vuln: $(LINT)/govulncheck ## look for known vulnerabilities, when their database can be reached
 	@if timeout 30 $< -version | grep -q '^DB updated'; then echo '$< ./...'; $< ./...; \
 	else echo "SKIP: needs https://vuln.go.dev: govulncheck"; fi
 
@@ -86,15 +106,14 @@ vuln: $(TOOLS)/govulncheck ## look for known vulnerabilities, when their databas
 rules: ## check the rules of internal/rules
 	go test ./internal/rules
 
+# Under the race detector what is affordable there, without it the rest. It multiplies
+# memory, so tests that measure that are part of the rest.
 .PHONY: unit
 unit: ## run all tests but those of both programs, for which see crash
-	TMPDIR=$(FAST) go test $$($(PACKAGES))
-
-# The race detector multiplies memory, so tests that measure it are left out.
-.PHONY: race
-race: ## run what is affordable under the race detector
 	@$(if $(RACE),:,$(call skip,a C compiler: the race detector))
-	$(if $(RACE),TMPDIR=$(FAST) go test -race -timeout 20m -skip '^TestMemory' $$($(RACED)))
+	TMPDIR=$(FAST) go test $(RACE) -timeout 20m -skip '^TestMemory' $$($(RACED))
+	TMPDIR=$(FAST) go test -run '^TestMemory' $$($(RACED))
+	TMPDIR=$(FAST) go test $$($(PACKAGES) | grep -e /signing/keys -e /builder/cli)
 
 .PHONY: crash
 crash: ## run the tests of both programs: scripts, kills at random, each write to the disk failing
@@ -106,11 +125,7 @@ short-fuzz: ## run every fuzz target for 10 s
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each (10m)
-	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ {f[n++] = $$1} $$1 == "ok" {while (n) print $$2, f[--n]}' | \
-	while read -r pkg target; do \
-		echo "go test -run '^$$' -fuzz '^$$target\$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg"; \
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$pkg" </dev/null; \
-	done
+	tools/fuzz $(FUZZTIME)
 
 .PHONY: soak
 soak: ## run the long rest: power cuts, faults during recovery, long fuzzing; as root

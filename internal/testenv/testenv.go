@@ -4,6 +4,7 @@
 // be there, and the same skip is a failure: a test that never runs would pass for ever.
 //
 //	testenv.Program(t, "zstd")
+//	testenv.Tool(t, "minio")
 //	testenv.Root(t, "a real systemd")
 //	testenv.User(t, "root may read everything")
 //
@@ -17,6 +18,7 @@ package testenv
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"testing"
@@ -41,6 +43,33 @@ func Program(t testing.TB, name string) string {
 	path, err := exec.LookPath(name)
 	Need(t, err == nil, "the program "+name)
 	return path
+}
+
+// Tool needs a program that `make tools` builds, and returns where it is.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(top(t), "bin", "tools", name)
+	info, err := os.Stat(path)
+	Need(t, err == nil && info.Mode().IsRegular(), name+": run `make tools`")
+	return path
+}
+
+// top returns the directory of the module. Tests run in the directory of their package.
+func top(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("no go.mod above the working directory")
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 // Root needs root, and says what for. The test that calls it is named TestAsRoot….

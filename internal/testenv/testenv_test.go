@@ -41,6 +41,7 @@ func end(f func(t testing.TB)) string {
 func TestNeed(t *testing.T) {
 	missing := func(t testing.TB) { Need(t, false, "a clock") }
 	program := func(t testing.TB) { Program(t, "no-such-program") }
+	tool := func(t testing.TB) { Tool(t, "no-such-tool") }
 	there := func(t testing.TB) { Need(t, true, "a clock") }
 	for _, c := range []struct {
 		ci   string
@@ -51,6 +52,8 @@ func TestNeed(t *testing.T) {
 		{"true", missing, "fail: SKIP: needs a clock (a failure because of CI=true)"},
 		{"", program, "skip: SKIP: needs the program no-such-program"},
 		{"true", program, "fail: SKIP: needs the program no-such-program (a failure because of CI=true)"},
+		{"", tool, "skip: SKIP: needs no-such-tool: run `make tools`"},
+		{"true", tool, "fail: SKIP: needs no-such-tool: run `make tools` (a failure because of CI=true)"},
 		{"", there, ""},
 		{"true", there, ""},
 	} {
