@@ -41,6 +41,7 @@ func edges() [][2]string {
 		{"internal/canon/canontest", "internal/canon internal/reason"},
 		{"internal/cli", "internal/canon internal/reason"},
 		{"internal/config", "internal/reason"},
+		{"internal/testenv/...", "internal/testenv"},
 		{"internal/...", ""},
 
 		{"e2e/...", "..."}, // where builder and puller meet
