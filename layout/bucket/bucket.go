@@ -4,9 +4,20 @@
 // # Objects
 //
 // An object is created once, whole or not at all, and never changed, so two readers of
-// a key never see different bytes. Create is the only way to write: of several creators
-// of one key, in any number of processes, one wins and the others get fs.ErrExist.
-// There is no listing and no deleting; readers know the keys they want.
+// a key never see different bytes: of several creators of one key, in any number of
+// processes, one wins and the others get fs.ErrExist. There is no listing and no
+// deleting; readers know the keys they want.
+//
+// The channel objects of a mirror are the exception. They are small (MaxReplace) and
+// written by Replace alone, which names the version that it takes the place of: of
+// several writers that replace one version, one wins and the others get ErrChanged.
+// Readers see the old object or the new one.
+//
+// # Versions
+//
+// A version is an opaque string without line ends that names the bytes of an object.
+// As long as it is the same the bytes are; other bytes have another one. Bytes that come
+// back may have their old version again.
 //
 // # Keys
 //
@@ -25,7 +36,12 @@
 // A new object is written to dir/a/b/.c.<16 hex digits>, synced, and linked to its name,
 // which fails when there is something. A process that is killed meanwhile leaves the
 // temporary file; Create removes those that nobody wrote to for a day from the
-// directory it writes into.
+// directory it writes into. An object that is replaced is renamed over, under an exclusive
+// flock of dir/.lock; the kernel gives that lock back when its holder dies.
+//
+// The version of an object of up to MaxReplace bytes is its hash, whoever wrote it and
+// wherever it was copied to. That of a longer one is made of what the filesystem says
+// of its file: number, size and times.
 //
 // Nothing below dir is read or written through a symlink that leaves dir, and neither a
 // symlink nor a device is an object. The directory itself may be a symlink.
@@ -52,7 +68,8 @@ import (
 
 // Info is what is known of an object without reading it.
 type Info struct {
-	Size int64 // bytes
+	Size    int64  // bytes of the whole object
+	Version string // names these very bytes; empty when the server gives it none
 }
 
 // Bucket holds objects. It may be used by several goroutines at once.
@@ -63,7 +80,13 @@ type Bucket interface {
 	// when there is none. The caller closes the reader, also before its end.
 	Get(ctx context.Context, key string) (io.ReadCloser, Info, error)
 
-	// Stat says whether the object is there, as Get does, and how big it is.
+	// Range opens the object as Get does, for reading from offset to its end. When
+	// version is not empty, an object that has another one by now is ErrChanged. An offset
+	// that is negative or not within the object is ErrRange. Bytes that are not the
+	// ones asked for are an error, never data.
+	Range(ctx context.Context, key string, offset int64, version string) (io.ReadCloser, Info, error)
+
+	// Stat says whether the object is there, as Get does, and what is known of it.
 	Stat(ctx context.Context, key string) (Info, error)
 
 	// Create stores the whole of body, which holds exactly size bytes, as a new object.
@@ -72,15 +95,50 @@ type Bucket interface {
 	// after any other error there is no object, or the whole one. When Create returns
 	// nil, the object is durable.
 	Create(ctx context.Context, key string, body io.ReadSeeker, size int64) error
+
+	// Poll returns a small object that may be replaced, and its version now. When it is
+	// still version, the error is ErrSame and nothing was transferred; an empty version is
+	// never the same. More than max bytes have the reason "limit".
+	Poll(ctx context.Context, key, version string, max int64) (data []byte, now string, err error)
+
+	// Replace makes data, at most MaxReplace bytes, the object in place of version, and
+	// returns the version it has now. An empty version says that there must be no object
+	// yet. When there is another version, or none, or one after all, the error is
+	// ErrChanged and nothing changed; after any other error the object is the old or the
+	// new one. When Replace returns nil, the object is durable.
+	Replace(ctx context.Context, key string, data []byte, version string) (now string, err error)
 }
 
-// Config says where a bucket is.
+// MaxReplace is the size of the largest object that can be replaced.
+const MaxReplace = 64 << 10
+
+// Config says where a bucket is, and how to come in.
 type Config struct {
-	URL string // file:///dir
+	URL string // file:///dir or s3://bucket[/prefix]
+
+	// The rest is for s3 only.
+	Endpoint      string // https://host[:port]; http for a loopback address only
+	Region        string // empty: us-east-1
+	PathStyle     bool   // the bucket is named in the path instead of the host name
+	Anonymous     bool   // requests are not signed, whatever credentials are around
+	AccessKeyFile string // files that hold one line each
+	SecretKeyFile string
+	CAFile        string // PEM certificates, trusted besides those of the system
 }
 
-// ErrKey is matched by every error about a malformed key.
-var ErrKey = errors.New("malformed key")
+var (
+	// ErrKey is matched by every error about a malformed key.
+	ErrKey = errors.New("malformed key")
+
+	// ErrRange is matched when an offset is not within the object.
+	ErrRange = errors.New("offset is not within the object")
+
+	// ErrSame is matched when an object is still the version that is known.
+	ErrSame = errors.New("object is unchanged")
+
+	// ErrChanged is matched when an object is not the version that it should be.
+	ErrChanged = errors.New("object was changed")
+)
 
 // Open returns the bucket that c names. It does not look whether it is there. Its
 // errors have the reason "config".
@@ -129,7 +187,7 @@ func ReadAll(ctx context.Context, b Bucket, key string, max int64) (data []byte,
 		}
 	}
 	if info.Size > max || int64(len(data)) > max {
-		return nil, reason.Errorf(reason.Limit, "object %q: more than %d bytes", key, max)
+		return nil, tooLong(key, max)
 	}
 	return data, nil
 }

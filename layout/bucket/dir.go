@@ -2,6 +2,8 @@ package bucket
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,11 +32,52 @@ func errNoObject(key string) error {
 }
 
 func (d *dir) Get(ctx context.Context, key string) (io.ReadCloser, Info, error) {
+	f, info, err := d.open(ctx, key)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	return &reader{f: f, check: ctx.Err}, info, nil
+}
+
+func (d *dir) Range(ctx context.Context, key string, offset int64, version string) (io.ReadCloser, Info, error) {
+	f, info, err := d.open(ctx, key)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	switch {
+	case version != "" && version != info.Version:
+		err = fmt.Errorf("object %q: %w: its version is %q, want %q", key, ErrChanged, info.Version, version)
+	case offset < 0 || offset >= info.Size:
+		err = fmt.Errorf("object %q: %w: offset %d, size %d", key, ErrRange, offset, info.Size)
+	default:
+		_, err = f.Seek(offset, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, Info{}, err
+	}
+	return &reader{f: f, check: ctx.Err}, info, nil
+}
+
+func (d *dir) Stat(ctx context.Context, key string) (Info, error) {
+	f, info, err := d.open(ctx, key)
+	if err != nil {
+		return Info{}, err
+	}
+	return info, f.Close()
+}
+
+// open opens the file of an object for reading from its start.
+func (d *dir) open(ctx context.Context, key string) (*os.File, Info, error) {
 	root, err := d.root(ctx, key)
 	if err != nil {
 		return nil, Info{}, err
 	}
 	defer root.Close()
+	return open(root, key)
+}
+
+func open(root *os.Root, key string) (*os.File, Info, error) {
 	if _, err := stat(root, key); err != nil {
 		return nil, Info{}, err
 	}
@@ -46,24 +90,31 @@ func (d *dir) Get(ctx context.Context, key string) (io.ReadCloser, Info, error) 
 	if err == nil {
 		err = regular(key, info)
 	}
+	var version string
+	if err == nil {
+		version, err = versionOf(f, info)
+	}
 	if err != nil {
 		f.Close()
 		return nil, Info{}, err
 	}
-	return &reader{f: f, check: ctx.Err}, Info{Size: info.Size()}, nil
+	return f, Info{info.Size(), version}, nil
 }
 
-func (d *dir) Stat(ctx context.Context, key string) (Info, error) {
-	root, err := d.root(ctx, key)
-	if err != nil {
-		return Info{}, err
+// versionOf names the bytes of a file, and leaves the file at its start.
+func versionOf(f *os.File, info fs.FileInfo) (string, error) {
+	if info.Size() > MaxReplace {
+		// A file that took the place of another has another number or other times.
+		st := info.Sys().(*syscall.Stat_t)
+		return fmt.Sprintf("%x-%x-%x-%x", st.Ino, st.Size, info.ModTime().UnixNano(), st.Ctim.Nano()), nil
 	}
-	defer root.Close()
-	info, err := stat(root, key)
-	if err != nil {
-		return Info{}, err
+	// Times are too coarse for what is replaced twice in a moment.
+	h := sha256.New()
+	if _, err := io.Copy(h, io.LimitReader(f, MaxReplace+1)); err != nil {
+		return "", err
 	}
-	return Info{Size: info.Size()}, nil
+	_, err := f.Seek(0, io.SeekStart)
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), err
 }
 
 // root opens the directory for looking up key.
@@ -136,23 +187,11 @@ func (d *dir) Create(ctx context.Context, key string, body io.ReadSeeker, size i
 }
 
 func (d *dir) create(ctx context.Context, key string, body io.ReadSeeker, size int64) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := CheckKey(key); err != nil {
-		return err
-	}
-	if err := durable.MkdirAll(d.path, 0o755); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(d.path)
+	root, err := d.writable(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := checkParents(root, key); err != nil {
-		return err
-	}
 	if _, err := root.Lstat(key); err == nil {
 		return fs.ErrExist
 	}
@@ -168,6 +207,28 @@ func (d *dir) create(ctx context.Context, key string, body io.ReadSeeker, size i
 	}
 	r := &exactly{r: body, left: size, size: size, check: ctx.Err}
 	return durable.Create(filepath.Join(parent, path.Base(key)), r, 0o644)
+}
+
+// writable opens the directory, which is made when it is missing, for writing key.
+func (d *dir) writable(ctx context.Context, key string) (*os.Root, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := CheckKey(key); err != nil {
+		return nil, err
+	}
+	if err := durable.MkdirAll(d.path, 0o755); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(d.path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkParents(root, key); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
 }
 
 // checkParents refuses a symlink on the way to key, because package durable works on

@@ -38,6 +38,15 @@ func Run(t *testing.T, open func(t *testing.T) bucket.Bucket) {
 		{"CancelledRead", testCancelledRead},
 		{"CloseEarly", testCloseEarly},
 		{"ReadAll", testReadAll},
+		{"Version", testVersion},
+		{"Range", testRange},
+		{"RangeChanged", testRangeChanged},
+		{"Poll", testPoll},
+		{"Replace", testReplace},
+		{"ReplaceLimit", testReplaceLimit},
+		{"ReplaceRace", testReplaceRace},
+		{"ReplaceReaders", testReplaceReaders},
+		{"CreateReplaceRace", testCreateReplaceRace},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.run(t, open(t)) })
@@ -241,6 +250,15 @@ func testBadKeys(t *testing.T, b bucket.Bucket) {
 		}
 		checkBadKey(t, "Get", key, err)
 		checkBadKey(t, "Create", key, b.Create(t.Context(), key, strings.NewReader("y"), 1))
+		r, _, err = b.Range(t.Context(), key, 0, "")
+		if err == nil {
+			r.Close()
+		}
+		checkBadKey(t, "Range", key, err)
+		_, _, err = b.Poll(t.Context(), key, "", 10)
+		checkBadKey(t, "Poll", key, err)
+		_, err = b.Replace(t.Context(), key, []byte("y"), "")
+		checkBadKey(t, "Replace", key, err)
 	}
 	check(t, b, good, []byte("x"))
 }
@@ -323,6 +341,19 @@ func testCancelled(t *testing.T, b bucket.Bucket) {
 	}
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Get = %v, want context.Canceled", err)
+	}
+	r, _, err = b.Range(ctx, "there", 0, "")
+	if err == nil {
+		r.Close()
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Range = %v, want context.Canceled", err)
+	}
+	if _, _, err := b.Poll(ctx, "there", "", 10); !errors.Is(err, context.Canceled) {
+		t.Errorf("Poll = %v, want context.Canceled", err)
+	}
+	if _, err := b.Replace(ctx, "k", []byte("y"), ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("Replace = %v, want context.Canceled", err)
 	}
 	checkMissing(t, b, "k")
 }
