@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/channels"
 	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/canon"
@@ -39,7 +40,7 @@ type Advanced struct {
 // advance is an order to have a tier run a bundle.
 type advance struct {
 	tier    string
-	bundle  *published
+	bundle  *bundle.Published
 	was     []byte // the channel's document when the decision was made
 	propose bool
 	// follow holds the version to be what the tier it follows names.
@@ -52,7 +53,7 @@ func branchOf(tier, version string) string { return branchPrefix + tier + "/" + 
 
 // carryOut advances the tier, or proposes to. The caller holds the channel repo.
 func (b *Builder) carryOut(ctx context.Context, r *repo.Repo, a advance) (*Advanced, error) {
-	out := &Advanced{Tier: a.tier, Version: a.bundle.Version, Manifest: a.bundle.digest}
+	out := &Advanced{Tier: a.tier, Version: a.bundle.Version, Manifest: a.bundle.Digest}
 	var err error
 	if a.propose {
 		err = b.propose(ctx, r, a, out)
@@ -127,11 +128,11 @@ func (b *Builder) decide(ctx context.Context, head *repo.Snapshot, a advance, ou
 		return nil, st, err
 	}
 	// Under the trust of this head, and whole: no channel names a bundle that is not.
-	p, err := b.verified(ctx, v.trust, a.bundle.Version, a.bundle.doc)
+	p, err := b.store.Check(ctx, v.trust, a.bundle.Version, a.bundle.Doc)
 	if err != nil {
-		return nil, st, fmt.Errorf("manifest %s: %w", a.bundle.digest, err)
+		return nil, st, fmt.Errorf("manifest %s: %w", a.bundle.Digest, err)
 	}
-	return v, st, b.whole(ctx, p)
+	return v, st, b.store.Whole(ctx, p)
 }
 
 // allow holds an advance to the rules of fleet and trust.
@@ -146,9 +147,9 @@ func (v *view) allow(a advance) error {
 	if slices.Contains(v.fleet.Yanked, a.bundle.Version) {
 		return reason.Errorf(reason.Policy, "version %s is yanked in %s: promote another, or take it out of the list", a.bundle.Version, fleetFile)
 	}
-	if v.trust.IsRevoked(a.bundle.digest) {
+	if v.trust.IsRevoked(a.bundle.Digest) {
 		return reason.Errorf(reason.Policy, "manifest %s of version %s is revoked by trust version %d: release under a new version",
-			a.bundle.digest, a.bundle.Version, v.trust.Version)
+			a.bundle.Digest, a.bundle.Version, v.trust.Version)
 	}
 	if tier.From == "" {
 		return nil
@@ -157,7 +158,7 @@ func (v *view) allow(a advance) error {
 	if err != nil {
 		return err
 	}
-	same := from.state != nil && from.state.Manifest == a.bundle.digest
+	same := from.state != nil && from.state.Manifest == a.bundle.Digest
 	if same && from.state.Rollout < 100 {
 		return reason.Errorf(reason.Policy, "tier %q, which %q follows, is at %s with version %s: promote when it is at 100 %%, or name another version with --version",
 			tier.From, a.tier, rollout(from.state.Rollout), a.bundle.Version)
@@ -201,7 +202,7 @@ func (b *Builder) sign(ctx context.Context, v *view, st standing, a advance) (*c
 func (b *Builder) ordered(a advance) channels.Channel {
 	return channels.Channel{
 		App: b.cfg.App, Channel: a.tier, Expires: b.expires(),
-		Version: a.bundle.Version, Manifest: a.bundle.digest, Rollout: 100,
+		Version: a.bundle.Version, Manifest: a.bundle.Digest, Rollout: 100,
 	}
 }
 
@@ -354,12 +355,12 @@ func (b *Builder) remakeOne(ctx context.Context, r *repo.Repo, a advance, before
 const refusal = 3
 
 // stillGood returns the bundle that a proposal names, if it may be promoted now.
-func (b *Builder) stillGood(ctx context.Context, v *view, a advance, c *channels.Channel) (p *published, err error) {
-	if p, err = b.must(ctx, v.trust, c.Version); err != nil {
+func (b *Builder) stillGood(ctx context.Context, v *view, a advance, c *channels.Channel) (p *bundle.Published, err error) {
+	if p, err = b.store.Must(ctx, v.trust, c.Version); err != nil {
 		return nil, err
 	}
-	if p.digest != c.Manifest {
-		return nil, reason.Errorf(reason.Mismatch, "it names manifest %s, the version has %s", c.Manifest, p.digest)
+	if p.Digest != c.Manifest {
+		return nil, reason.Errorf(reason.Mismatch, "it names manifest %s, the version has %s", c.Manifest, p.Digest)
 	}
 	a.bundle = p
 	return p, v.allow(a)

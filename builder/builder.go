@@ -3,7 +3,8 @@
 //	source -> build -> stage -> pack -> sign -> publish -> advance
 //
 // Its rooms: builder/source makes work trees, builder/stage lays out the tree of a
-// bundle, builder/proc runs programs, builder/cli is the command line.
+// bundle, builder/bundle publishes it and reads it back, builder/proc runs programs,
+// builder/cli is the command line.
 //
 // # Parties
 //
@@ -104,6 +105,7 @@ import (
 	"strings"
 	"time"
 
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/builder/source"
 	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/durable"
@@ -127,10 +129,7 @@ type Options struct {
 }
 
 // Progress shows how far long work has come.
-type Progress interface {
-	Add(bytes int64)
-	Done()
-}
+type Progress = bundle.Progress
 
 // Builder does the work of one configuration. Its methods may be called one after the
 // other; other builders, in this process or elsewhere, may work at the same time.
@@ -138,7 +137,7 @@ type Builder struct {
 	cfg    Config
 	opt    Options
 	log    *slog.Logger
-	bucket bucket.Bucket
+	store  *bundle.Store // where bundles are published
 	anchor *signing.Trust
 	keys   keyring
 }
@@ -155,13 +154,14 @@ func New(ctx context.Context, cfg *Config, opt Options) (*Builder, error) {
 		opt.Now = time.Now
 	}
 	b := &Builder{cfg: *cfg, opt: opt, log: opt.Log, keys: keyring{ask: opt.Passphrase, log: opt.Log}}
-	var err error
 	if err := checkBucket(cfg.Storage.URL); err != nil {
 		return nil, err
 	}
-	if b.bucket, err = bucket.Open(ctx, cfg.bucket()); err != nil {
+	at, err := bucket.Open(ctx, cfg.bucket())
+	if err != nil {
 		return nil, err
 	}
+	b.store = &bundle.Store{App: cfg.App, Bucket: at, Progress: opt.Progress, Spool: cfg.State}
 	if b.anchor, err = readAnchor(cfg.Signing.Trust, cfg.App); err != nil {
 		return nil, err
 	}
@@ -243,9 +243,6 @@ func (b *Builder) withChannels(ctx context.Context, what string, do func(*repo.R
 	}
 	return do(r)
 }
-
-// spoolPrefix begins the names of files that are deleted as soon as they are open.
-const spoolPrefix = ".verify-"
 
 // sweep removes what killed releases left. The caller holds the lock.
 func (b *Builder) sweep() error {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/builder/stage"
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/durable"
@@ -16,17 +17,9 @@ import (
 	"makenot.work/sando/layout/archive"
 )
 
-// product is the bundle for one platform, made and not yet published.
-type product struct {
-	layout.Bundle
-	file  string // the tarball
-	sizes []stage.Size
-	warns []string
-}
-
 // products builds, stages and packs each platform in the directory tmp, which is the
 // caller's to remove. The build of one may overwrite that of another.
-func (b *Builder) products(ctx context.Context, j job, version, tmp string) (list []product, err error) {
+func (b *Builder) products(ctx context.Context, j job, version, tmp string) (list []bundle.Product, err error) {
 	if err := j.tree.Busy(); err != nil {
 		return nil, err
 	}
@@ -51,30 +44,30 @@ func (b *Builder) products(ctx context.Context, j job, version, tmp string) (lis
 }
 
 // pack stages the work tree and makes the tarball of it.
-func (b *Builder) pack(ctx context.Context, j job, p Platform, version, tmp string) (product, error) {
+func (b *Builder) pack(ctx context.Context, j job, p Platform, version, tmp string) (bundle.Product, error) {
 	name := strings.ReplaceAll(p.String(), "/", "-")
 	dir := filepath.Join(tmp, name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return product{}, err
+		return bundle.Product{}, err
 	}
 	work, err := os.OpenRoot(j.tree.Dir)
 	if err != nil {
-		return product{}, err
+		return bundle.Product{}, err
 	}
 	defer work.Close()
 	staged, err := os.OpenRoot(dir)
 	if err != nil {
-		return product{}, err
+		return bundle.Product{}, err
 	}
 	defer staged.Close()
 	sum, err := stage.Fill(ctx, work, staged, b.cfg.plan())
 	if err != nil {
-		return product{}, err
+		return bundle.Product{}, err
 	}
-	out := product{file: dir + ".tar.zst", sizes: sum.Entries, warns: sum.Warnings}
-	info, err := b.tarball(ctx, j, staged, out.file, total(sum))
+	out := bundle.Product{File: dir + ".tar.zst", Contents: sum.Entries, Warnings: sum.Warnings}
+	info, err := b.tarball(ctx, j, staged, out.File, total(sum))
 	if err != nil {
-		return product{}, err
+		return bundle.Product{}, err
 	}
 	out.Bundle = layout.Bundle{
 		Platform: p.String(), Size: info.Size, SHA256: info.SHA256,
@@ -108,7 +101,7 @@ func (b *Builder) tarball(ctx context.Context, j job, staged *os.Root, file stri
 }
 
 // manifest returns the manifest of the products and its bytes.
-func (b *Builder) manifest(j job, version string, list []product) (*layout.Manifest, []byte, error) {
+func (b *Builder) manifest(j job, version string, list []bundle.Product) (*layout.Manifest, []byte, error) {
 	m := &layout.Manifest{
 		Schema: layout.ManifestSchema, App: b.cfg.App, Version: version,
 		Source: layout.Source{Commit: j.tree.Commit, Time: canon.At(j.tree.Time)},

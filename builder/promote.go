@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
@@ -75,9 +76,9 @@ func (b *Builder) plan(ctx context.Context, r *repo.Repo, req PromoteRequest) (a
 
 // chosen returns the bundle to promote: of the version given, or the one that the tier
 // from names.
-func (b *Builder) chosen(ctx context.Context, v *view, tier, from, version string) (*published, error) {
+func (b *Builder) chosen(ctx context.Context, v *view, tier, from, version string) (*bundle.Published, error) {
 	if version != "" {
-		return b.must(ctx, v.trust, version)
+		return b.store.Must(ctx, v.trust, version)
 	}
 	if from == "" {
 		return nil, reason.Errorf(reason.Config, "tier %q is the first, so it follows none: say which version with --version", tier)
@@ -92,10 +93,10 @@ func (b *Builder) chosen(ctx context.Context, v *view, tier, from, version strin
 	if st.state == nil {
 		return nil, reason.Errorf(reason.Stale, "channel %q, which %q follows, names nothing yet: promote that first, or say which version with --version", from, tier)
 	}
-	p, err := b.must(ctx, v.trust, st.state.Version)
-	if err == nil && p.digest != st.state.Manifest {
+	p, err := b.store.Must(ctx, v.trust, st.state.Version)
+	if err == nil && p.Digest != st.state.Manifest {
 		return nil, reason.Errorf(reason.Mismatch, "channel %q names manifest %s for version %s, the bucket has %s: %s",
-			from, st.state.Manifest, p.Version, p.digest, underNew)
+			from, st.state.Manifest, p.Version, p.Digest, bundle.UnderNew)
 	}
 	return p, err
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/builder/proc"
 	"makenot.work/sando/builder/source"
 	"makenot.work/sando/builder/stage"
@@ -103,12 +104,12 @@ func (b *Builder) Release(ctx context.Context, req ReleaseRequest) (out *Release
 	if err := b.prepare(ctx, r); err != nil {
 		return nil, err
 	}
-	bundle, err := b.make(ctx, r, proc.Runner{Cookie: l.cookie})
+	p, err := b.make(ctx, r, proc.Runner{Cookie: l.cookie})
 	if err != nil {
 		return nil, err
 	}
-	if err := b.advanceAll(ctx, r, bundle); err != nil {
-		return nil, fmt.Errorf("version %s is published, but: %w", bundle.Version, err)
+	if err := b.advanceAll(ctx, r, p); err != nil {
+		return nil, fmt.Errorf("version %s is published, but: %w", p.Version, err)
 	}
 	return r.out, nil
 }
@@ -184,7 +185,7 @@ func (b *Builder) choose(ctx context.Context, v *view, r *release) error {
 }
 
 // make makes sure that the version is published.
-func (b *Builder) make(ctx context.Context, r *release, runner proc.Runner) (*published, error) {
+func (b *Builder) make(ctx context.Context, r *release, runner proc.Runner) (*bundle.Published, error) {
 	tree, err := b.checkout(ctx, r.req, runner)
 	if err != nil {
 		return nil, err
@@ -198,7 +199,7 @@ func (b *Builder) make(ctx context.Context, r *release, runner proc.Runner) (*pu
 	if len(r.tiers) > 0 && slices.Contains(r.fleet.Yanked, version) {
 		return nil, reason.Errorf(reason.Policy, "version %s is yanked in %s: release under a new version", version, fleetFile)
 	}
-	there, err := b.published(ctx, r.trust, version)
+	there, err := b.store.Find(ctx, r.trust, version)
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +224,7 @@ func (b *Builder) checkout(ctx context.Context, req ReleaseRequest, runner proc.
 }
 
 // produce builds the bundle and publishes it, or holds it against what has the version.
-func (b *Builder) produce(ctx context.Context, r *release, j job, version string, there *published) (p *published, err error) {
+func (b *Builder) produce(ctx context.Context, r *release, j job, version string, there *bundle.Published) (p *bundle.Published, err error) {
 	tmp, err := b.scratch()
 	if err != nil {
 		return nil, err
@@ -238,7 +239,7 @@ func (b *Builder) produce(ctx context.Context, r *release, j job, version string
 		return nil, err
 	}
 	for _, one := range list {
-		for _, w := range one.warns {
+		for _, w := range one.Warnings {
 			r.warn(b, "%s: %s", one.Platform, w)
 		}
 	}
@@ -247,18 +248,18 @@ func (b *Builder) produce(ctx context.Context, r *release, j job, version string
 		return nil, err
 	}
 	if there == nil { // it was before the build
-		if there, err = b.published(ctx, r.trust, version); err != nil {
+		if there, err = b.store.Find(ctx, r.trust, version); err != nil {
 			return nil, err
 		}
 	}
 	if there != nil {
-		if err := stands(there, m); err != nil {
+		if err := bundle.Stands(there, m); err != nil {
 			return nil, err
 		}
 		b.log.Info("version is published already with this content", "version", version, "commit", there.Source.Commit)
 		return there, b.report(r, there, false, list)
 	}
-	p, fresh, err := b.publish(ctx, r.trust, r.signer, m, doc, list)
+	p, fresh, err := b.store.Publish(ctx, r.trust, r.signer, m, doc, list)
 	if err != nil {
 		return nil, err
 	}
@@ -269,8 +270,8 @@ func (b *Builder) produce(ctx context.Context, r *release, j job, version string
 }
 
 // report notes what the version is now.
-func (b *Builder) report(r *release, p *published, fresh bool, list []product) error {
-	r.out.Manifest, r.out.Outcome = p.digest, OutcomeStands
+func (b *Builder) report(r *release, p *bundle.Published, fresh bool, list []bundle.Product) error {
+	r.out.Manifest, r.out.Outcome = p.Digest, OutcomeStands
 	if fresh {
 		r.out.Outcome = OutcomePublished
 	}
@@ -280,7 +281,7 @@ func (b *Builder) report(r *release, p *published, fresh bool, list []product) e
 	for i, x := range p.Bundles {
 		one := ReleasedBundle{Platform: x.Platform, Name: x.Name, Size: x.Size, Unpacked: x.Unpacked, Entries: x.Entries, Tree: x.Tree}
 		if i < len(list) {
-			one.Contents = list[i].sizes
+			one.Contents = list[i].Contents
 		}
 		r.out.Bundles = append(r.out.Bundles, one)
 	}
@@ -288,7 +289,7 @@ func (b *Builder) report(r *release, p *published, fresh bool, list []product) e
 	for _, p := range b.cfg.Platforms {
 		want = append(want, p.String())
 	}
-	if have := platforms(p.Manifest); !slices.Equal(have, want) {
+	if have := bundle.Platforms(p.Manifest); !slices.Equal(have, want) {
 		r.warn(b, "version %s is published for %s; builder.toml wants %s: that takes a new version", p.Version, have, want)
 	}
 	return nil
@@ -296,7 +297,7 @@ func (b *Builder) report(r *release, p *published, fresh bool, list []product) e
 
 // advanceAll advances the tiers, in their order. One that fails does not keep the
 // others from it.
-func (b *Builder) advanceAll(ctx context.Context, r *release, p *published) error {
+func (b *Builder) advanceAll(ctx context.Context, r *release, p *bundle.Published) error {
 	if len(r.tiers) == 0 {
 		return nil
 	}

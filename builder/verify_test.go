@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/internal/reason"
 )
 
@@ -89,7 +90,7 @@ func TestVerify(t *testing.T) {
 	if out, err := s.builder().Verify(t.Context(), "../x"); reason.Of(err) != reason.Config || out != nil {
 		t.Errorf("malformed version: %+v, %v", out, err)
 	}
-	left, err := filepath.Glob(filepath.Join(s.dir, "state", spoolPrefix+"*"))
+	left, err := filepath.Glob(filepath.Join(s.dir, "state", bundle.SpoolPrefix+"*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}

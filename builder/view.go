@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/channels"
 	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/canon"
@@ -136,9 +137,9 @@ func (b *Builder) remember(tier string, doc []byte) error {
 
 // runs reports whether nodes that follow the channel have been told to run p, by a
 // state that needs no renewal.
-func (st *standing) runs(v *view, p *published, now time.Time) bool {
+func (st *standing) runs(v *view, p *bundle.Published, now time.Time) bool {
 	c := st.state
-	return c != nil && c.Manifest == p.digest && c.Rollout == 100 && c.Trust == v.trust.Version && !c.Expired(now)
+	return c != nil && c.Manifest == p.Digest && c.Rollout == 100 && c.Trust == v.trust.Version && !c.Expired(now)
 }
 
 // describe says for people what a channel document names.

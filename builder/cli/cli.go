@@ -9,7 +9,7 @@
 //
 // Results go to standard output, everything else to standard error. With --json the
 // result is one JSON object: builder.Initialized, builder.Key, builder.Released,
-// builder.Advanced, builder.Verified; or {"error", "reason", "exit"}. Fields may be
+// builder.Advanced, bundle.Verified; or {"error", "reason", "exit"}. Fields may be
 // added to them, none is renamed or removed. Exit codes are those of package reason.
 //
 // The configuration is --config, else SANDO_CONFIG, else ./builder.toml, else

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"makenot.work/sando/builder"
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/internal/cli"
 	"makenot.work/sando/internal/reason"
 )
@@ -193,7 +194,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(found, err)
 	}
 	put(t, ".", map[string]string{found[0]: "x"})
-	var verified builder.Verified
+	var verified bundle.Verified
 	decode(t, want(t, 3, "", "builder: version 1.0.0: object", "verify", "1.0.0", "--json").out, &verified)
 	if verified.OK || verified.Reason != reason.Mismatch || verified.Exit != 3 || len(verified.Objects) != 4 {
 		t.Errorf("got %+v", verified)

@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 
 	"makenot.work/sando/builder"
+	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/internal/cli"
 	"makenot.work/sando/layout"
 )
@@ -109,7 +110,7 @@ func (p *program) printMerge(cfg *builder.Config, branch string) {
 	p.printf("\nIf it conflicts, the channel moved meanwhile: promote again.\n")
 }
 
-func (p *program) printVerify(v *builder.Verified) {
+func (p *program) printVerify(v *bundle.Verified) {
 	var lines [][]string
 	for _, o := range v.Objects {
 		state := "ok"

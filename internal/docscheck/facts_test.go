@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"makenot.work/sando/builder"
+	"makenot.work/sando/builder/bundle"
 	buildercli "makenot.work/sando/builder/cli"
 	"makenot.work/sando/builder/stage"
 	"makenot.work/sando/internal/canon"
@@ -190,7 +191,7 @@ func documentsOf() map[string]reflect.Type {
 		"builder keygen":  reflect.TypeFor[builder.Key](),
 		"builder release": reflect.TypeFor[builder.Released](),
 		"builder promote": reflect.TypeFor[builder.Advanced](),
-		"builder verify":  reflect.TypeFor[builder.Verified](),
+		"builder verify":  reflect.TypeFor[bundle.Verified](),
 		"puller":          reflect.TypeFor[puller.Result](),
 		"--dry-run":       reflect.TypeFor[puller.Plan](),
 		"puller status":   reflect.TypeFor[puller.Status](),

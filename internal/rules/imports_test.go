@@ -14,9 +14,10 @@ func edges() [][2]string {
 		{"cmd/builder", "builder/cli internal/cli"},
 		{"cmd/puller", "puller/cli internal/cli"},
 
-		{"builder/cli", "builder internal/cli internal/reason layout"},
-		{"builder", "builder/proc builder/source builder/stage channels channels/repo signing signing/keys " +
+		{"builder/cli", "builder builder/bundle internal/cli internal/reason layout"},
+		{"builder", "builder/bundle builder/proc builder/source builder/stage channels channels/repo signing signing/keys " +
 			"layout layout/tree layout/archive layout/bucket internal/canon internal/config internal/durable internal/reason"},
+		{"builder/bundle", "builder/stage signing signing/keys layout layout/archive layout/bucket internal/reason"},
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
 		{"puller/cli", "puller layout layout/node internal/canon internal/cli internal/config internal/reason"},

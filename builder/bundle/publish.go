@@ -1,4 +1,4 @@
-package builder
+package bundle
 
 import (
 	"bytes"
@@ -19,65 +19,59 @@ import (
 	"makenot.work/sando/signing/keys"
 )
 
-// published is a version that the bucket has, its signatures verified.
-type published struct {
-	*layout.Manifest
-	doc    []byte
-	digest layout.Digest
+// Key returns the key of an object of a version.
+func (s *Store) Key(version, name string) string {
+	return layout.ReleaseKey(s.App, version, name)
 }
 
-func (b *Builder) key(version, name string) string {
-	return layout.ReleaseKey(b.cfg.App, version, name)
-}
-
-// published returns what the bucket has of version, nil when there is nothing. Errors
+// Find returns what the bucket has of version, nil when there is nothing. Errors
 // have the reason "signature", "format" or "limit" for a manifest that nodes would not
 // take either, "mismatch" for one of another app or version.
-func (b *Builder) published(ctx context.Context, t *signing.Trust, version string) (*published, error) {
-	doc, err := bucket.ReadAll(ctx, b.bucket, b.key(version, layout.ManifestLatest), layout.MaxManifest)
+func (s *Store) Find(ctx context.Context, t *signing.Trust, version string) (*Published, error) {
+	doc, err := bucket.ReadAll(ctx, s.Bucket, s.Key(version, layout.ManifestLatest), layout.MaxManifest)
 	if missing(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("version %s: %w", version, err)
 	}
-	p, err := b.verified(ctx, t, version, doc)
+	p, err := s.Check(ctx, t, version, doc)
 	if err != nil {
 		return nil, fmt.Errorf("version %s as it is in the bucket: %w", version, err)
 	}
 	return p, nil
 }
 
-// verified checks the bytes of a manifest the way a node does.
-func (b *Builder) verified(ctx context.Context, t *signing.Trust, version string, doc []byte) (*published, error) {
+// Check checks the bytes of a manifest the way a node does.
+func (s *Store) Check(ctx context.Context, t *signing.Trust, version string, doc []byte) (*Published, error) {
 	d := layout.Sum(doc)
-	s := signing.Signed{Doc: doc, Sigs: signing.Signatures{}}
+	signed := signing.Signed{Doc: doc, Sigs: signing.Signatures{}}
 	for _, kid := range t.Kids(signing.RoleRelease) {
-		sig, err := bucket.ReadAll(ctx, b.bucket, b.key(version, layout.ManifestSignature(d, kid)), layout.MaxSignature)
+		sig, err := bucket.ReadAll(ctx, s.Bucket, s.Key(version, layout.ManifestSignature(d, kid)), layout.MaxSignature)
 		if missing(err) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		s.Sigs[kid] = sig
+		signed.Sigs[kid] = sig
 	}
-	if err := t.Verify(signing.RoleRelease, s); err != nil {
+	if err := t.Verify(signing.RoleRelease, signed); err != nil {
 		return nil, err
 	}
 	m, err := layout.ParseManifest(doc)
 	if err != nil {
 		return nil, err
 	}
-	if m.App != b.cfg.App || m.Version != version {
+	if m.App != s.App || m.Version != version {
 		return nil, reason.Errorf(reason.Mismatch, "manifest is of app %q, version %q", m.App, m.Version)
 	}
-	return &published{m, doc, d}, nil
+	return &Published{m, doc, d}, nil
 }
 
-// must is published for a version that has to be there.
-func (b *Builder) must(ctx context.Context, t *signing.Trust, version string) (*published, error) {
-	p, err := b.published(ctx, t, version)
+// Must is Find for a version that has to be there.
+func (s *Store) Must(ctx context.Context, t *signing.Trust, version string) (*Published, error) {
+	p, err := s.Find(ctx, t, version)
 	if err == nil && p == nil {
 		return nil, reason.Errorf(reason.Stale, "version %s is not in the bucket: builder release makes it", version)
 	}
@@ -97,36 +91,37 @@ func objects(m *layout.Manifest) (list []layout.Bundle) {
 	return list
 }
 
-// whole reports whether every object of the bundle is there. The signatures are: p was
+// Whole reports whether every object of the bundle is there. The signatures are: p was
 // made from them.
-func (b *Builder) whole(ctx context.Context, p *published) error {
-	name := b.key(p.Version, layout.ManifestName(p.digest))
-	doc, err := bucket.ReadAll(ctx, b.bucket, name, layout.MaxManifest)
+func (s *Store) Whole(ctx context.Context, p *Published) error {
+	name := s.Key(p.Version, layout.ManifestName(p.Digest))
+	doc, err := bucket.ReadAll(ctx, s.Bucket, name, layout.MaxManifest)
 	if err != nil {
 		return fmt.Errorf("version %s: %w", p.Version, lacks(name, err))
 	}
-	if !bytes.Equal(doc, p.doc) {
+	if !bytes.Equal(doc, p.Doc) {
 		return reason.Errorf(reason.Mismatch, "version %s: object %q is not the manifest that %s is: the bucket is damaged; %s",
-			p.Version, name, layout.ManifestLatest, underNew)
+			p.Version, name, layout.ManifestLatest, UnderNew)
 	}
 	for _, o := range objects(p.Manifest) {
-		info, err := b.bucket.Stat(ctx, b.key(p.Version, o.Name))
+		info, err := s.Bucket.Stat(ctx, s.Key(p.Version, o.Name))
 		if err != nil {
-			return fmt.Errorf("version %s: %w", p.Version, lacks(b.key(p.Version, o.Name), err))
+			return fmt.Errorf("version %s: %w", p.Version, lacks(s.Key(p.Version, o.Name), err))
 		}
 		if info.Size != o.Size {
 			return reason.Errorf(reason.Mismatch, "version %s: object %q has %d bytes, the manifest says %d: the bucket is damaged; %s",
-				p.Version, b.key(p.Version, o.Name), info.Size, o.Size, underNew)
+				p.Version, s.Key(p.Version, o.Name), info.Size, o.Size, UnderNew)
 		}
 	}
 	return nil
 }
 
-const underNew = "put the object back, or release under a new version"
+// UnderNew is what to do about a bundle that is damaged.
+const UnderNew = "put the object back, or release under a new version"
 
 func lacks(key string, err error) error {
 	if missing(err) {
-		return reason.Errorf(reason.Stale, "object %q is not in the bucket: %s", key, underNew)
+		return reason.Errorf(reason.Stale, "object %q is not in the bucket: %s", key, UnderNew)
 	}
 	return fmt.Errorf("object %q: %w", key, err)
 }
@@ -138,9 +133,9 @@ func sameTrees(a, b *layout.Manifest) bool {
 	})
 }
 
-// stands decides whether the bundle ours is covered by what has the version already:
+// Stands decides whether the bundle ours is covered by what has the version already:
 // nil, or the reason "mismatch".
-func stands(there *published, ours *layout.Manifest) error {
+func Stands(there *Published, ours *layout.Manifest) error {
 	if sameTrees(there.Manifest, ours) {
 		return nil
 	}
@@ -149,7 +144,7 @@ func stands(there *published, ours *layout.Manifest) error {
 	for i, x := range ours.Bundles {
 		switch {
 		case len(there.Bundles) != len(ours.Bundles) || there.Bundles[i].Platform != x.Platform:
-			return reason.Errorf(reason.Mismatch, "%w (it has the platforms %s, this has %s)", err, platforms(there.Manifest), platforms(ours))
+			return reason.Errorf(reason.Mismatch, "%w (it has the platforms %s, this has %s)", err, Platforms(there.Manifest), Platforms(ours))
 		case there.Bundles[i].Tree != x.Tree:
 			return reason.Errorf(reason.Mismatch, "%w (tree for %s: %s there, %s here)", err, x.Platform, there.Bundles[i].Tree, x.Tree)
 		}
@@ -157,19 +152,20 @@ func stands(there *published, ours *layout.Manifest) error {
 	return reason.Wrap(reason.Mismatch, err)
 }
 
-func platforms(m *layout.Manifest) (list []string) {
+// Platforms returns what the manifest has a bundle for.
+func Platforms(m *layout.Manifest) (list []string) {
 	for _, bundle := range m.Bundles {
 		list = append(list, bundle.Platform)
 	}
 	return list
 }
 
-// publish writes the products and their manifest to the bucket. It returns what the
+// Publish writes the products and their manifest to the bucket. It returns what the
 // version is now: ours, or what another builder published first, if that has the same
 // content.
-func (b *Builder) publish(ctx context.Context, t *signing.Trust, signer *keys.Signer, m *layout.Manifest, doc []byte, list []product) (*published, bool, error) {
+func (s *Store) Publish(ctx context.Context, t *signing.Trust, signer *keys.Signer, m *layout.Manifest, doc []byte, list []Product) (*Published, bool, error) {
 	for _, p := range list {
-		if err := b.upload(ctx, m.Version, p); err != nil {
+		if err := s.upload(ctx, m.Version, p); err != nil {
 			return nil, false, err
 		}
 	}
@@ -179,54 +175,54 @@ func (b *Builder) publish(ctx context.Context, t *signing.Trust, signer *keys.Si
 		return nil, false, err
 	}
 	// In this order: who finds manifest.json finds all the rest.
-	err = b.put(ctx, b.key(m.Version, layout.ManifestSignature(d, signer.Public().Kid())), sig, func(there []byte) bool {
+	err = s.put(ctx, s.Key(m.Version, layout.ManifestSignature(d, signer.Public().Kid())), sig, func(there []byte) bool {
 		return signing.VerifyBundle(signer.Public(), doc, there) == nil
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	if err := b.put(ctx, b.key(m.Version, layout.ManifestName(d)), doc, func([]byte) bool { return false }); err != nil {
+	if err := s.put(ctx, s.Key(m.Version, layout.ManifestName(d)), doc, func([]byte) bool { return false }); err != nil {
 		return nil, false, err
 	}
-	err = b.bucket.Create(ctx, b.key(m.Version, layout.ManifestLatest), bytes.NewReader(doc), int64(len(doc)))
+	err = s.Bucket.Create(ctx, s.Key(m.Version, layout.ManifestLatest), bytes.NewReader(doc), int64(len(doc)))
 	switch {
 	case err == nil:
-		return &published{m, doc, d}, true, nil
+		return &Published{m, doc, d}, true, nil
 	case !errors.Is(err, fs.ErrExist):
 		return nil, false, fmt.Errorf("publish version %s: %w", m.Version, err)
 	}
-	there, err := b.must(ctx, t, m.Version)
+	there, err := s.Must(ctx, t, m.Version)
 	if err != nil {
 		return nil, false, err
 	}
-	return there, false, stands(there, m)
+	return there, false, Stands(there, m)
 }
 
 // put stores a small object. One that is there must hold the same bytes, or others
 // that good finds as good.
-func (b *Builder) put(ctx context.Context, key string, data []byte, good func([]byte) bool) error {
-	err := b.bucket.Create(ctx, key, bytes.NewReader(data), int64(len(data)))
+func (s *Store) put(ctx context.Context, key string, data []byte, good func([]byte) bool) error {
+	err := s.Bucket.Create(ctx, key, bytes.NewReader(data), int64(len(data)))
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("publish %q: %w", key, err)
 	}
-	there, err := bucket.ReadAll(ctx, b.bucket, key, layout.MaxManifest)
+	there, err := bucket.ReadAll(ctx, s.Bucket, key, layout.MaxManifest)
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	if !bytes.Equal(there, data) && !good(there) {
-		return reason.Errorf(reason.Mismatch, "object %q is in the bucket already and is not what belongs there: remove it, or %s", key, underNew)
+		return reason.Errorf(reason.Mismatch, "object %q is in the bucket already and is not what belongs there: remove it, or %s", key, UnderNew)
 	}
 	return nil
 }
 
 // upload stores a tarball. One that is there, left by a release that died, must have
 // the same bytes.
-func (b *Builder) upload(ctx context.Context, version string, p product) (err error) {
-	key := b.key(version, p.Name)
-	f, err := os.Open(p.file)
+func (s *Store) upload(ctx context.Context, version string, p Product) (err error) {
+	key := s.Key(version, p.Name)
+	f, err := os.Open(p.File)
 	if err != nil {
 		return err
 	}
@@ -235,17 +231,17 @@ func (b *Builder) upload(ctx context.Context, version string, p product) (err er
 			err = cerr
 		}
 	}()
-	bar := b.opt.Progress("upload "+p.Platform, p.Size)
+	bar := s.Progress("upload "+p.Platform, p.Size)
 	defer bar.Done()
-	err = b.bucket.Create(ctx, key, &countedReader{f, bar}, p.Size)
+	err = s.Bucket.Create(ctx, key, &countedReader{f, bar}, p.Size)
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("publish %q: %w", key, err)
 	}
-	if err := b.compare(ctx, key, p.Bundle, io.Discard); err != nil {
-		return fmt.Errorf("object left by an earlier release: %w: remove it, or %s", err, underNew)
+	if err := s.compare(ctx, key, p.Bundle, io.Discard); err != nil {
+		return fmt.Errorf("object left by an earlier release: %w: remove it, or %s", err, UnderNew)
 	}
 	return nil
 }
@@ -264,8 +260,8 @@ func (c *countedReader) Read(p []byte) (int, error) {
 
 // compare reads the object key, copies it to w, and holds it against what a manifest
 // says of it. It reads at most one byte more than that.
-func (b *Builder) compare(ctx context.Context, key string, want layout.Bundle, w io.Writer) (err error) {
-	r, _, err := b.bucket.Get(ctx, key)
+func (s *Store) compare(ctx context.Context, key string, want layout.Bundle, w io.Writer) (err error) {
+	r, _, err := s.Bucket.Get(ctx, key)
 	if missing(err) {
 		return reason.Errorf(reason.Stale, "object %q is not in the bucket", key)
 	}
