@@ -211,6 +211,7 @@ func (c *cycle) wayBack(ctx context.Context, i *node.Intent) string {
 // holds reports whether a release is on disk and whole. Of a foreign one nothing is
 // known but that it is there.
 func (c *cycle) holds(ctx context.Context, v string) error {
+	c.beginBulk(Hashing)
 	_, err := c.dir.Verify(ctx, v)
 	if errors.Is(err, node.ErrForeign) {
 		return nil
@@ -323,6 +324,7 @@ func (c *cycle) stay(cause error) (Result, error) {
 // start restarts the service on a release that is live, and waits until it proved
 // itself. Any error but ctx's and errOrder means that it did not.
 func (c *cycle) start(ctx context.Context, v string) error {
+	c.begin(Restarting, c.cfg.Health.StartTimeout+shortly)
 	err := c.service.Restart(ctx, Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
 	if err != nil {
 		return err
@@ -341,6 +343,7 @@ func (c *cycle) watch(ctx context.Context, v string) error {
 	begin := c.now()
 	var well time.Time
 	for {
+		c.begin(Probing, h.Interval+time.Duration(1+len(h.Smoke))*probeTime+shortly)
 		err := probe.Run(ctx, v)
 		now := c.now()
 		switch {
@@ -365,6 +368,9 @@ func (c *cycle) watch(ctx context.Context, v string) error {
 		}
 	}
 }
+
+// probeTime is above what one request of a probe may take.
+const probeTime = 10 * time.Second
 
 // ordered reports whether a pin came, since this cycle looked last, that names another
 // release than v. The emergency exit waits for nothing.

@@ -34,6 +34,7 @@ const maxCollected = 20
 // collect takes away releases that are needed for nothing. What runs, what ran well or
 // before, what a pin or an intent names stays.
 func (c *cycle) collect() error {
+	c.begin(Tidying, tidyTime)
 	versions, err := c.dir.Releases()
 	if err != nil {
 		return err

@@ -28,19 +28,11 @@ func (c *cycle) poll(ctx context.Context) error {
 	if err := c.loadTrust(); err != nil {
 		return err
 	}
-	dir := c.dir.Path("git")
-	if c.dry {
-		tmp, err := os.MkdirTemp("", "puller-dry-run-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(tmp)
-		dir = tmp
-	}
-	r, err := repo.Open(dir, c.cfg.repo())
+	r, done, err := c.repo()
 	if err != nil {
 		return err
 	}
+	defer done()
 	snap, err := r.Fetch(ctx, c.st.Head)
 	if err != nil {
 		return err
@@ -49,6 +41,27 @@ func (c *cycle) poll(ctx context.Context) error {
 		c.warn("the history of the channel repo was rewritten since commit %s; the signed counters still hold", c.st.Head)
 	}
 	return c.read(snap)
+}
+
+// repo returns the channel repo, seen through a mirror that is kept from cycle to cycle;
+// a dry run has one of its own, and done takes it away.
+func (c *cycle) repo() (r *repo.Repo, done func(), err error) {
+	if c.dry {
+		tmp, err := os.MkdirTemp("", "puller-dry-run-")
+		if err != nil {
+			return nil, nil, err
+		}
+		r, err := repo.Open(tmp, c.cfg.repo())
+		return r, func() { os.RemoveAll(tmp) }, err
+	}
+	if c.mirror == nil {
+		r, err := repo.Open(c.dir.Path("git"), c.cfg.repo())
+		if err != nil {
+			return nil, nil, err
+		}
+		c.mirror = r
+	}
+	return c.mirror, func() {}, nil
 }
 
 // read takes in what one commit of the channel repo says.

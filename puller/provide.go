@@ -48,6 +48,7 @@ func (c *cycle) provide(ctx context.Context, t target) (target, error) {
 		}
 	}
 	t.Manifest = rel.Digest
+	c.beginBulk(Hashing)
 	if _, err := c.dir.Verify(ctx, t.Version); err != nil {
 		if reason.Of(err) != reason.Mismatch {
 			return t, err
@@ -92,6 +93,7 @@ func (c *cycle) otherManifest(ctx context.Context, t target, rel *node.Installed
 	if p.bundle.Tree != rel.Bundle.Tree {
 		return t, reason.Errorf(reason.Mismatch, "version %s is on disk with other content (tree %s, want %s): one version has one content for ever; release under a new version", t.Version, rel.Bundle.Tree, p.bundle.Tree)
 	}
+	c.beginBulk(Hashing)
 	if _, err := c.dir.Verify(ctx, t.Version); err != nil {
 		if reason.Of(err) != reason.Mismatch {
 			return t, err
@@ -115,6 +117,7 @@ func (c *cycle) checkInstalled(ctx context.Context, t target, rel *node.Installe
 	if c.trust.Verify(signing.RoleRelease, signing.Signed{Doc: rel.Manifest, Sigs: sigs}) == nil {
 		return nil
 	}
+	c.begin(Asking, askTime)
 	sigs, err = c.signatures(ctx, t.Version, rel.Digest, kids)
 	if err != nil {
 		return err
@@ -134,6 +137,7 @@ type prepared struct {
 
 // prepare fetches and verifies t's manifest and picks the bundle for this platform.
 func (c *cycle) prepare(ctx context.Context, t target) (*prepared, error) {
+	c.begin(Asking, askTime)
 	if err := c.loadTrust(); err != nil {
 		return nil, err
 	}
@@ -255,6 +259,7 @@ func (c *cycle) unpack(ctx context.Context, t target, p *prepared) (target, erro
 	if err != nil {
 		return t, fmt.Errorf("unpack %s: %w", p.bundle.Name, err)
 	}
+	c.beginBulk(Installing)
 	if err := stage.Install(t.Version, p.meta, entries); err != nil {
 		return t, err
 	}

@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"time"
 
+	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
@@ -36,7 +37,7 @@ import (
 	"makenot.work/sando/layout/node"
 )
 
-// Puller updates one app on one node.
+// Puller updates one app on one node. It is for one goroutine.
 type Puller struct {
 	cfg     *Config
 	dir     *node.Dir
@@ -45,6 +46,8 @@ type Puller struct {
 	log     *slog.Logger
 	now     func() time.Time
 	meter   Meter
+
+	mirror *repo.Repo // kept from cycle to cycle, with its connection; nil until the first poll
 }
 
 // Meter shows how far a download or an unpacking has come.
@@ -66,10 +69,20 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, meter Meter) (*Pull
 	return &Puller{cfg: cfg, dir: dir, bucket: b, service: newService(cfg), log: log, now: time.Now, meter: meter}, nil
 }
 
+// Close ends what a Puller keeps from cycle to cycle.
+func (p *Puller) Close() error {
+	p.mirror = nil
+	return nil
+}
+
+// Orders returns what changes whenever a pin is given or taken back.
+func (p *Puller) Orders() string { return p.dir.PinStamp() }
+
 // Options change one cycle.
 type Options struct {
 	Now   bool // ignore rollout and backoff
 	Order bool // carry out a pin that was just given: poll only if it is not on disk
+	Beat  Beat // is told how the cycle goes on; may be nil
 }
 
 // Result is how a cycle ended.
@@ -83,6 +96,9 @@ type Result struct {
 	Manifest layout.Digest `json:"manifest,omitempty"` // its manifest
 	From     string        `json:"from,omitempty"`     // what ran before, when something was activated
 	Warnings []string      `json:"warnings,omitempty"`
+
+	Again time.Time `json:"-"` // when a first install that is not healthy is started again; zero: there is none
+	Moved bool      `json:"-"` // something was fetched, activated or hashed
 }
 
 // cycle is the state of one Step.
@@ -91,6 +107,7 @@ type cycle struct {
 	opts   Options
 	dry    bool // write nothing
 	acting bool // this cycle moved `current`: what is open is its own
+	moved  bool // for Result.Moved
 	cur    node.Current
 	st     *node.State
 	pin    *node.Pin
@@ -108,16 +125,27 @@ func (p *Puller) Step(ctx context.Context, opts Options) (Result, error) {
 	if err != nil {
 		return p.result(reason.Of(err), err.Error()), err
 	}
-	unlock, err := dir.Lock(ctx, "puller, since "+p.now().UTC().Format(canon.TimeLayout), func(holder string) {
-		p.log.Info("waiting for the lock", "holder", holder)
-	})
+	c := &cycle{Puller: p, opts: opts}
+	unlock, err := c.lock(ctx, dir)
 	if err != nil {
 		return p.result(reason.Of(err), err.Error()), err
 	}
 	defer unlock()
-	c := &cycle{Puller: p, opts: opts}
 	res, err := c.run(ctx)
 	return c.end(res, err)
+}
+
+// lock makes this the one puller at work. Another one may take as long as it needs.
+func (c *cycle) lock(ctx context.Context, dir *node.Dir) (unlock func(), err error) {
+	c.begin(Recovering, shortly)
+	told := false
+	return dir.Lock(ctx, "puller, since "+c.now().UTC().Format(canon.TimeLayout), func(holder string) {
+		if !told {
+			c.log.Info("waiting for the lock", "holder", holder)
+		}
+		told = true
+		c.begin(Waiting, shortly)
+	})
 }
 
 func (p *Puller) result(code reason.Code, message string) Result {
@@ -125,6 +153,7 @@ func (p *Puller) result(code reason.Code, message string) Result {
 }
 
 func (c *cycle) run(ctx context.Context) (Result, error) {
+	c.begin(Recovering, tidyTime)
 	if err := c.dir.Clean(); err != nil {
 		return Result{}, err
 	}
@@ -146,11 +175,13 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 	case !needed:
 		pollErr = nil
 	case pollErr == nil:
+		c.begin(Polling, pollTime)
 		pollErr = c.poll(ctx)
 	}
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
+	c.begin(Deciding, shortly)
 	res, err := c.follow(ctx)
 	if err == nil && res.Reason == reason.Updated {
 		if gerr := c.collect(); gerr != nil {
@@ -257,8 +288,12 @@ func (c *cycle) end(res Result, err error) (Result, error) {
 	from := res.From
 	res = c.result(code, message)
 	res.From, res.Warnings = from, c.warnings
+	res.Moved = c.moved
 	if c.st == nil {
 		return res, err
+	}
+	if r := c.st.Retry; r != nil {
+		res.Again = r.Next.Time
 	}
 	if lerr := c.look(); lerr == nil {
 		res.Running = c.cur.Version

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"makenot.work/sando/channels"
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
@@ -442,4 +444,70 @@ func TestPinAsksForNewsOnlyWhenItMust(t *testing.T) {
 	w.step(reason.IO)
 	must(t, os.Rename(gone+".away", gone))
 	w.step(reason.Pinned)
+}
+
+// A cycle says what it does, and each part in time; an idle one says little.
+func TestBeat(t *testing.T) {
+	w := newWorld(t)
+	w.publish("1.0", "")
+	w.advance("1.0", nil)
+	parts := func() (said []Part) {
+		r, err := w.puller.Step(t.Context(), Options{Beat: func(part Part, within time.Duration) {
+			if within <= 0 {
+				t.Errorf("%s within %s", part, within)
+			}
+			if len(said) == 0 || said[len(said)-1] != part {
+				said = append(said, part)
+			}
+		}})
+		must(t, err)
+		if r.Moved != (r.Reason == reason.Updated) {
+			t.Errorf("%s: moved is %t", r.Reason, r.Moved)
+		}
+		return said
+	}
+	if diff := cmp.Diff([]Part{Recovering, Polling, Deciding, Asking, "fetch", "unpack", Installing, Restarting, Probing, Tidying}, parts()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff([]Part{Recovering, Polling, Deciding}, parts()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// The mirror of the channel repo may be taken away under a puller that keeps it.
+func TestKeptMirror(t *testing.T) {
+	w := newWorld(t)
+	w.publish("1.0", "")
+	w.advance("1.0", nil)
+	w.step(reason.Updated)
+	kept := w.puller.mirror
+	must(t, os.RemoveAll(w.puller.dir.Path("git")))
+	w.step(reason.Current)
+	if w.puller.mirror != kept {
+		t.Error("it was not kept")
+	}
+	must(t, w.puller.Close())
+	w.step(reason.Current)
+}
+
+func TestOrders(t *testing.T) {
+	w := newWorld(t)
+	w.publish("1.0", "")
+	w.advance("1.0", nil)
+	w.step(reason.Updated)
+	seen := []string{w.puller.Orders()}
+	for _, change := range []func(){
+		func() { w.pin("1.0", reason.Pinned) },
+		func() { w.pin("1.0", reason.Pinned) },
+		func() { must(t, w.puller.dir.RemovePin()) },
+	} {
+		change()
+		seen = append(seen, w.puller.Orders())
+		if w.puller.Orders() != seen[len(seen)-1] {
+			t.Error("it changes by itself")
+		}
+	}
+	if seen[0] != "" || seen[3] != "" || seen[1] == seen[2] || seen[1] == "" || seen[2] == "" {
+		t.Errorf("stamps are %q", seen)
+	}
 }

@@ -214,7 +214,7 @@ func fields(types ...reflect.Type) map[string]facts {
 		found[t.String()] = of
 		for i := range t.NumField() {
 			name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-			if name == "" {
+			if name == "" || name == "-" {
 				continue
 			}
 			text, inner := fieldType(t.Field(i).Type)

@@ -205,14 +205,14 @@ func (d *Dir) checkPlaces() error {
 }
 
 // Lock waits until this process is the only one that changes the node, and returns
-// what gives the lock back. waiting is called once, with what is known of the holder,
-// when the lock is not free at once. The kernel frees the lock when its holder dies.
+// what gives the lock back. waiting is called with what is known of the holder, again and
+// again while the lock is not free. The kernel frees the lock when its holder dies.
 func (d *Dir) Lock(ctx context.Context, me string, waiting func(holder string)) (unlock func(), err error) {
 	f, err := os.OpenFile(d.Path("lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, reason.OnDisk(fmt.Errorf("open lock: %w", err))
 	}
-	for first := true; ; first = false {
+	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			break
@@ -221,9 +221,7 @@ func (d *Dir) Lock(ctx context.Context, me string, waiting func(holder string)) 
 			f.Close()
 			return nil, reason.OnDisk(fmt.Errorf("lock %s: %w", f.Name(), err))
 		}
-		if first {
-			waiting(d.Holder())
-		}
+		waiting(d.Holder())
 		select {
 		case <-ctx.Done():
 			f.Close()

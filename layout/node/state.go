@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"makenot.work/sando/internal/canon"
@@ -212,6 +213,17 @@ func (d *Dir) Pin() (*Pin, error) {
 		return nil, fmt.Errorf("pin.json: %w", err)
 	}
 	return p, nil
+}
+
+// PinStamp returns what changes whenever the pin is given, changed or taken back. It
+// is cheap, and waits for nothing.
+func (d *Dir) PinStamp() string {
+	info, err := os.Lstat(d.Path("pin.json"))
+	if err != nil {
+		return ""
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return fmt.Sprint(st.Ino, st.Ctim.Nano(), st.Size)
 }
 
 // SavePin writes the order p durably. It needs no lock.
