@@ -21,7 +21,7 @@ func edges() [][2]string {
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
 		{"puller/cli", "puller layout layout/node internal/canon internal/cli internal/config internal/reason"},
-		{"puller", "channels channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/node " +
+		{"puller", "channels channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},
@@ -34,6 +34,7 @@ func edges() [][2]string {
 
 		{"layout/archive", "layout layout/tree internal/reason"},
 		{"layout/bucket/buckettest", "layout/bucket internal/reason"},
+		{"layout/bucket/download", "layout/bucket internal/reason"},
 		{"layout/bucket", "layout internal/canon internal/durable internal/reason"},
 		{"layout/node", "layout layout/tree internal/canon internal/durable internal/reason"},
 		{"layout/tree", "layout internal/reason"},
