@@ -17,8 +17,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/sigstore/sigstore/pkg/signature"
-	"makenot.work/sando/internal/canon"
 
+	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 )
