@@ -40,6 +40,8 @@ func edges() [][2]string {
 		{"layout/tree", "layout internal/reason"},
 		{"layout", "internal/canon internal/reason"},
 
+		{"systemd", ""},
+
 		{"internal/canon/canontest", "internal/canon internal/reason"},
 		{"internal/cli", "internal/canon internal/reason"},
 		{"internal/config", "internal/reason"},

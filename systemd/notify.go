@@ -1,0 +1,56 @@
+package systemd
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+)
+
+// Ready tells the service manager that this process is up, or up again after Reloading.
+func Ready() error { return notify(daemon.SdNotifyReady) }
+
+// Reloading tells it that the configuration is being read again; Ready ends that.
+func Reloading() error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	return notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+}
+
+// Stopping tells it that this process is about to end.
+func Stopping() error { return notify(daemon.SdNotifyStopping) }
+
+// Status is the line that `systemctl status` shows.
+func Status(text string) error {
+	return notify("STATUS=" + strings.ReplaceAll(text, "\n", " "))
+}
+
+// Alive feeds the watchdog.
+func Alive() error { return notify(daemon.SdNotifyWatchdog) }
+
+// Watchdog returns how long the service manager waits for Alive before it ends this
+// process; 0 when it does not wait for it.
+func Watchdog() (time.Duration, error) {
+	d, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		return 0, fmt.Errorf("watchdog: %w", err)
+	}
+	return d, nil
+}
+
+func notify(state string) error {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		return fmt.Errorf("notify the service manager: %w", err)
+	}
+	return nil
+}
+
+// Private lists the environment variables by which the service manager speaks with this
+// process alone. A program that is started from it must not take them for its own.
+func Private() []string {
+	return []string{"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+}

@@ -1,0 +1,129 @@
+// Package systemd is what Sando knows of systemd: it restarts a unit and waits for the
+// outcome, reads the facts of one, and tells the service manager how the puller itself is.
+//
+// # Restarting
+//
+//	c, err := systemd.Connect(ctx)
+//	defer c.Close()
+//	err = c.Restart(ctx, "mnw.service", systemd.Restart)
+//
+// Restart first looks whether the unit can be started at all (*UnitError when it is
+// missing, masked or malformed), forgets earlier failures, so that a start limit that the
+// last release ran into does not hit this one, asks for a job, and waits for the job's
+// result. A job that ends in any other way than "done" is a *JobError. What "done" means is
+// the unit's affair: for Type=notify that the program said it is ready, for Type=simple only
+// that it was forked. Whether it still runs is a question for Facts.
+//
+// Told to stop waiting, Restart leaves the job to systemd, which carries it out all the
+// same; half a restart would be worse than an unwatched one.
+//
+// # The connection
+//
+// Connect takes the system bus, and as root, where that does not answer, systemd's own
+// socket /run/systemd/private; DBUS_SYSTEM_BUS_ADDRESS names another bus, and then only
+// that one is tried. Who may restart what is decided by systemd: root may. Whoever may speak
+// to systemd as root is root, so this package keeps nobody from anything.
+//
+// # Notification
+//
+// Ready, Reloading, Stopping, Status and Alive are sd_notify(3): one datagram to the socket in
+// NOTIFY_SOCKET, and nothing at all where there is none.
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+	bus "github.com/godbus/dbus/v5"
+)
+
+var (
+	// ErrUnreachable is matched when systemd cannot be asked, or no longer.
+	ErrUnreachable = errors.New("systemd does not answer")
+	// ErrStopping is matched when a unit was not restarted, or not well, because the
+	// machine is going down.
+	ErrStopping = errors.New("the machine is shutting down")
+)
+
+// Conn is a connection to systemd.
+type Conn struct {
+	dbus *dbus.Conn
+	end  context.CancelFunc
+}
+
+// Booted reports whether systemd is this machine's service manager.
+func Booted() bool {
+	info, err := os.Lstat("/run/systemd/system")
+	return err == nil && info.IsDir()
+}
+
+// Connect opens a connection, which outlives ctx; Close ends it. An error matches
+// ErrUnreachable.
+func Connect(ctx context.Context) (*Conn, error) {
+	live, end := context.WithCancel(context.WithoutCancel(ctx)) // of the connection
+	stop := context.AfterFunc(ctx, end)                         // while it is being made
+	c, err := connect(live)
+	if !stop() && err == nil {
+		c.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return &Conn{c, end}, nil
+}
+
+func connect(ctx context.Context) (*dbus.Conn, error) {
+	c, err := dbus.NewSystemConnectionContext(ctx)
+	if err == nil || os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") != "" || os.Geteuid() != 0 {
+		return c, err
+	}
+	c, direct := dbus.NewSystemdConnectionContext(ctx)
+	if errors.Is(direct, fs.ErrNotExist) {
+		return nil, err
+	}
+	return c, direct
+}
+
+// Close ends the connection. Jobs go on.
+func (c *Conn) Close() {
+	c.dbus.Close()
+	c.end()
+}
+
+// failed returns err of a call, as what it says about the connection.
+func (c *Conn) failed(err error) error {
+	if err != nil && !c.dbus.Connected() {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return err
+}
+
+// named returns the name that D-Bus has for the error of a call, "" if it has none.
+func named(err error) string {
+	var e bus.Error
+	if errors.As(err, &e) {
+		return e.Name
+	}
+	return ""
+}
+
+// The names of errors that make a difference here.
+const (
+	noSuchUnit  = "org.freedesktop.systemd1.NoSuchUnit"
+	destructive = "org.freedesktop.systemd1.TransactionIsDestructive"
+)
+
+// Stopping reports whether the machine is going down.
+func (c *Conn) Stopping(ctx context.Context) (bool, error) {
+	p, err := c.dbus.SystemStateContext(ctx)
+	if err != nil {
+		return false, fmt.Errorf("read the state of the machine: %w", c.failed(err))
+	}
+	return p.Value.Value() == "stopping", nil
+}
