@@ -2,13 +2,9 @@ package puller
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"runtime"
 
 	"makenot.work/sando/internal/reason"
@@ -238,14 +234,10 @@ func (c *cycle) install(ctx context.Context, t target) (target, error) {
 // unpack fetches the tarball, and puts what it holds in place, durably.
 func (c *cycle) unpack(ctx context.Context, t target, p *prepared) (target, error) {
 	t.Manifest = layout.Sum(p.meta.Manifest)
-	if err := c.room(p.bundle); err != nil {
-		return t, err
-	}
 	f, err := c.fetch(ctx, t, p.bundle)
 	if err != nil {
 		return t, fmt.Errorf("fetch %s: %w", p.bundle.Name, err)
 	}
-	defer os.Remove(f.Name())
 	defer f.Close()
 	stage, err := c.dir.Stage()
 	if err != nil {
@@ -263,96 +255,9 @@ func (c *cycle) unpack(ctx context.Context, t target, p *prepared) (target, erro
 	if err := stage.Install(t.Version, p.meta, entries); err != nil {
 		return t, err
 	}
+	if err := c.dir.DropFetched(""); err != nil {
+		c.warn("%s", err)
+	}
 	c.log.Info("unpacked", "version", t.Version, "bytes", p.bundle.Unpacked, "entries", p.bundle.Entries)
 	return t, nil
-}
-
-// room makes sure that the tarball and what it unpacks to fit on the disk, taking old
-// releases away when they do not.
-func (c *cycle) room(b layout.Bundle) error {
-	const block = 4096
-	bytes, inodes := b.Size+b.Unpacked+(b.Entries+16)*block, b.Entries+16
-	err := c.dir.Space(bytes, inodes)
-	if reason.Of(err) != reason.Disk {
-		return err
-	}
-	if err := c.collect(); err != nil {
-		return err
-	}
-	return c.dir.Space(bytes, inodes)
-}
-
-// fetch downloads a tarball to a file of its own. The file is returned at its
-// beginning; its hash is the one in the manifest, and nothing in it was looked at.
-func (c *cycle) fetch(ctx context.Context, t target, b layout.Bundle) (*os.File, error) {
-	key := layout.ReleaseKey(c.cfg.App, t.Version, b.Name)
-	body, _, err := c.bucket.Get(ctx, key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, reason.Errorf(reason.IO, "it is not in the storage (no %s)", key)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	f, err := os.OpenFile(c.dir.Path("fetch", b.Name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, reason.OnDisk(err)
-	}
-	if err := c.download(ctx, f, body, b); err != nil {
-		f.Close()
-		os.Remove(f.Name())
-		return nil, err
-	}
-	return f, nil
-}
-
-// download writes body to f, hashing what it writes, and reads one byte more than the
-// manifest says at most.
-func (c *cycle) download(ctx context.Context, f *os.File, body io.Reader, b layout.Bundle) error {
-	add, done := c.meter("fetch", b.Size)
-	defer done()
-	h := sha256.New()
-	n, err := copyAtMost(ctx, io.MultiWriter(f, h), body, b.Size+1, add)
-	if err != nil {
-		return reason.OnDisk(err)
-	}
-	if n != b.Size {
-		return reason.Errorf(reason.Mismatch, "size is %s, want %d bytes: the object was altered in the storage; restore it, or release under a new version", sizeFound(n, b.Size), b.Size)
-	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != b.SHA256 {
-		return reason.Errorf(reason.Mismatch, "sha256 is %s, want %s: the object was altered in the storage; restore it, or release under a new version", got, b.SHA256)
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return reason.OnDisk(err)
-	}
-	return nil
-}
-
-func sizeFound(n, want int64) string {
-	if n > want {
-		return "more"
-	}
-	return fmt.Sprint(n)
-}
-
-func copyAtMost(ctx context.Context, w io.Writer, r io.Reader, max int64, add func(int64)) (total int64, err error) {
-	buf := make([]byte, 256<<10)
-	r = io.LimitReader(r, max)
-	for {
-		if err := ctx.Err(); err != nil {
-			return total, err
-		}
-		n, err := r.Read(buf)
-		if _, werr := w.Write(buf[:n]); werr != nil {
-			return total, werr
-		}
-		total += int64(n)
-		add(int64(n))
-		if err == io.EOF {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-	}
 }

@@ -5,7 +5,7 @@
 //	recover   finish or undo what a cycle that died left open      recover.go
 //	poll      fetch the channel repo, walk trust, accept the state  poll.go, trust.go
 //	decide    what should run, and whether to act on it now         decide.go
-//	provide   manifest, tarball, unpack, put in place               provide.go
+//	provide   manifest, tarball, unpack, put in place               provide.go, fetch.go
 //	activate  intent, swap, restart, health, result or the way back activate.go
 //	tidy      keep `retain` releases                                gc.go
 //
@@ -16,6 +16,13 @@
 // What a cycle may not do is in the order of its writes: the accepted channel state is
 // durable before anything acts on it, a release is durable before the intent names
 // it, the intent before `current` moves, the result after the release proved itself.
+//
+// A tarball that arrived in part stays in fetch/ when a cycle is interrupted, killed, or
+// ends for a reason that passes, and the next cycle goes on with it. There is never more than
+// one, it is never believed (size and hash are compared at the end, whatever it was
+// begun with), and once its release is installed, or is not wanted any more, it goes. A
+// download that takes longer than package download allows ends the cycle with "io"; one
+// that a pin for another release comes upon ends at once.
 //
 // The puller runs as the owner of its directories, root on a server. It never runs
 // what it fetched in order to check it, never follows a link that a bundle brought,
@@ -207,6 +214,11 @@ func (c *cycle) follow(ctx context.Context) (Result, error) {
 		d := decide(c.facts())
 		res, err := c.act(ctx, d)
 		if !errors.Is(err, errOrder) {
+			code := res.Reason
+			if err != nil {
+				code = reason.Of(err)
+			}
+			c.dropFetched(code)
 			return c.settleLeft(ctx, res, err)
 		}
 		if err := c.obey(); err != nil {

@@ -309,6 +309,9 @@ func (w *world) demand(want reason.Code) func(Result, error) Result {
 			w.t.Fatalf("cycle ended %q (%v): %s; want %q", r.Reason, err, r.Message, want)
 		}
 		w.check()
+		if n := w.fetching(); len(n) > 1 || len(n) == 1 && want != reason.IO && want != reason.Halted {
+			w.t.Fatalf("P4: fetch holds %v after %s", n, want)
+		}
 		return r
 	}
 }
@@ -348,7 +351,7 @@ func (w *world) check() {
 	if st.Intent == nil && st.Running != nil && st.Running.Version != cur.Version {
 		w.t.Fatalf("I3: idle at %s, current is %s", st.Running.Version, cur.Version)
 	}
-	for _, sub := range []string{"staging", "fetch", "trash"} {
+	for _, sub := range []string{"staging", "trash"} {
 		if names, _ := os.ReadDir(dir.Path(sub)); len(names) != 0 {
 			w.t.Fatalf("P4: %s holds %v", sub, names)
 		}

@@ -61,6 +61,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
@@ -168,9 +169,23 @@ func openFile(u *url.URL) (Bucket, error) {
 	return &dir{path: filepath.Clean(u.Path)}, nil
 }
 
+// readTime is how long ReadAll waits for a small object.
+const readTime = time.Minute
+
 // ReadAll returns the object with the key. It reads at most max+1 bytes, and fails with
-// the reason "limit" when there are more than max.
-func ReadAll(ctx context.Context, b Bucket, key string, max int64) (data []byte, err error) {
+// the reason "limit" when there are more than max, with "io" when they do not arrive
+// within a minute.
+func ReadAll(ctx context.Context, b Bucket, key string, max int64) ([]byte, error) {
+	timed, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	data, err := readAll(timed, b, key, max)
+	if err != nil && timed.Err() != nil && ctx.Err() == nil {
+		return nil, reason.Errorf(reason.IO, "object %q: it did not arrive within %s", key, readTime)
+	}
+	return data, err
+}
+
+func readAll(ctx context.Context, b Bucket, key string, max int64) (data []byte, err error) {
 	r, info, err := b.Get(ctx, key)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,8 @@
 //	  channels/<tier>.json     the last accepted channel state: the replay counter
 //	  channels/<tier>-<digest16>.<kid16>.sigstore.json   its signatures
 //	  trust/<N>.json           the trust chain, with its signatures
-//	  staging/ fetch/ trash/   work in progress; emptied at every start
+//	  staging/ trash/          work in progress; emptied at every start
+//	  fetch/<name>             a tarball that is being fetched; at most one, see Fetched
 //	  git/                     a mirror of the channel repo; may be deleted
 //	  history.jsonl            what happened, a line each
 //	  service.log              what the last service command printed
@@ -288,17 +289,21 @@ func readCapped(path string, max int64) (data []byte, err error) {
 }
 
 // Clean deletes what a puller that died left behind: temporary files and links,
-// staging, half-fetched objects, trash. It follows no links. The caller holds the lock.
+// staging, trash, and in fetch/ all but the newest file, which may be gone on with. It
+// follows no links. The caller holds the lock.
 func (d *Dir) Clean() error {
 	r, err := os.OpenRoot(d.root)
 	if err != nil {
 		return reason.OnDisk(err)
 	}
 	defer r.Close()
-	for _, sub := range []string{"staging", "fetch", "trash"} {
+	for _, sub := range []string{"staging", "trash"} {
 		if err := empty(r, layout.MetaDir+"/"+sub); err != nil {
 			return reason.OnDisk(fmt.Errorf("clean %s: %w", sub, err))
 		}
+	}
+	if err := cleanFetched(r); err != nil {
+		return reason.OnDisk(fmt.Errorf("clean fetch: %w", err))
 	}
 	dirs := []string{".", layout.MetaDir, layout.MetaDir + "/channels", layout.MetaDir + "/trust"}
 	versions, err := d.Releases()

@@ -247,9 +247,9 @@ func TestCleanTouchesOnlyItsOwn(t *testing.T) {
 	must(os.WriteFile(outside+"/canary", []byte("alive"), 0o644))
 	gone := []string{
 		".current.0123456789abcdef", ".sando/.state.json.0123456789abcdef", ".sando/channels/.b.json.0123456789abcdef",
-		".sando/staging/x/y", ".sando/fetch/part", ".sando/trash/old/link", "releases/1.0/.sando/.manifest.json.0123456789abcdef",
+		".sando/staging/x/y", ".sando/fetch/dir/x", ".sando/fetch/link", ".sando/trash/old/link", "releases/1.0/.sando/.manifest.json.0123456789abcdef",
 	}
-	stay := []string{".env", ".current.notatemp", "current.bak", ".sando/.pin.json.0123456789abcdef", "releases/1.0/app", ".other.0123456789abcdef"}
+	stay := []string{".env", ".current.notatemp", "current.bak", ".sando/.pin.json.0123456789abcdef", ".sando/fetch/part", "releases/1.0/app", ".other.0123456789abcdef"}
 	for _, p := range append(gone, stay...) {
 		p = filepath.Join(d.Root(), p)
 		must(os.MkdirAll(filepath.Dir(p), 0o755))
@@ -257,7 +257,7 @@ func TestCleanTouchesOnlyItsOwn(t *testing.T) {
 			must(os.Symlink("releases/1.0", p))
 			continue
 		}
-		if strings.HasSuffix(p, "old/link") {
+		if filepath.Base(p) == "link" {
 			must(os.Symlink(outside, p))
 			continue
 		}

@@ -1,0 +1,132 @@
+package puller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/bucket/download"
+)
+
+// fetch downloads a tarball to its file in fetch/, going on with what an earlier cycle
+// left there. The file is returned at its beginning; its hash is the one in the manifest,
+// and nothing in it was looked at. An order for another release ends it with errOrder.
+func (c *cycle) fetch(ctx context.Context, t target, b layout.Bundle) (*os.File, error) {
+	f, err := c.dir.Fetched(b.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.download(ctx, f, t, b); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (c *cycle) download(ctx context.Context, f *os.File, t target, b layout.Bundle) error {
+	info, err := f.Stat()
+	if err != nil {
+		return reason.OnDisk(err)
+	}
+	have := min(info.Size(), b.Size, info.Sys().(*syscall.Stat_t).Blocks*512)
+	if err := c.room(b, have); err != nil {
+		return err
+	}
+	if have > 0 {
+		c.log.Info("fetching on", "object", b.Name, "bytes", b.Size, "there", have)
+	}
+	add, done := c.meter("fetch", b.Size)
+	defer done()
+	watched, stop := c.untilOrdered(ctx, t.Version)
+	key := layout.ReleaseKey(c.cfg.App, t.Version, b.Name)
+	err = download.File(watched, c.bucket, key, f, download.Want{Size: b.Size, SHA256: b.SHA256}, download.Options{Progress: add})
+	ordered := stop()
+	switch {
+	case err != nil && ordered && ctx.Err() == nil:
+		return errOrder
+	case errors.Is(err, fs.ErrNotExist):
+		return reason.Errorf(reason.IO, "it is not in the storage (no %s)", key)
+	}
+	return err
+}
+
+// untilOrdered returns a context that ends when a pin for another release than v comes: the
+// emergency exit does not wait for a download. stop ends the watching, and says
+// whether one came.
+func (c *cycle) untilOrdered(ctx context.Context, v string) (_ context.Context, stop func() bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	ordered := make(chan bool, 1)
+	go func() {
+		defer cancel()
+		for sleep(ctx, time.Second) == nil {
+			if c.ordered(v) {
+				ordered <- true
+				return
+			}
+		}
+		ordered <- false
+	}()
+	return ctx, func() bool {
+		cancel()
+		return <-ordered
+	}
+}
+
+// room makes sure that what is missing of the tarball, and what it unpacks to, fit on
+// the disk, taking old releases away when they do not.
+func (c *cycle) room(b layout.Bundle, have int64) error {
+	bytes, inodes := missing(b, have)
+	err := c.dir.Space(bytes, inodes)
+	if reason.Of(err) != reason.Disk {
+		return err
+	}
+	if err := c.collect(); err != nil {
+		return err
+	}
+	return c.dir.Space(bytes, inodes)
+}
+
+// missing returns how many more bytes and inodes it takes to fetch and unpack b when have
+// bytes of its tarball are on disk.
+func missing(b layout.Bundle, have int64) (bytes, inodes int64) {
+	const block = 4096
+	return b.Size - have + b.Unpacked + (b.Entries+16)*block, b.Entries + 16
+}
+
+// dropFetched deletes what was fetched of a tarball, unless a later cycle goes on with it:
+// one of the release that is still wanted, when what ended this cycle passes by itself.
+// When the disk is full, space is worth more than a transfer.
+func (c *cycle) dropFetched(code reason.Code) {
+	if c.dry {
+		return
+	}
+	version := ""
+	switch code {
+	case reason.IO, reason.Window, reason.Rollout, reason.Halted:
+		version = c.wanted()
+	}
+	prefix := ""
+	if version != "" {
+		prefix = fmt.Sprintf("%s-%s-", c.cfg.App, version)
+	}
+	if err := c.dir.DropFetched(prefix); err != nil {
+		c.warn("%s", err)
+	}
+}
+
+// wanted returns the version that should run, "" when none was ever named.
+func (c *cycle) wanted() string {
+	switch {
+	case c.pin != nil:
+		return c.pin.Release
+	case c.channel != nil:
+		return c.channel.Version
+	}
+	return ""
+}
