@@ -17,7 +17,7 @@ type Facts struct {
 	LoadError   string // why it could not be loaded
 	ActiveState string // "active", "reloading", "inactive", "failed", "activating", "deactivating"
 	SubState    string // "running", "exited", "auto-restart", …
-	Result      string // of the last run: "success", "exit-code", "signal", "timeout", "start-limit-hit", …
+	Result      string // of the last run: "success", "exit-code", "signal", "timeout", …
 	ActiveSince time.Time
 
 	MainPID        int    // 0: none
@@ -25,7 +25,6 @@ type Facts struct {
 	ExecMainCode   int    // how the main process ended: CLD_EXITED, CLD_KILLED, …; 0: it runs
 	ExecMainStatus int    // its exit status or signal
 	InvocationID   string // 32 hex digits, new with each start; "": it never ran
-	ConditionsMet  bool   // of the last start
 	Job            bool   // something is being done to it
 	CanReload      bool
 	NeedReload     bool   // the file on disk is not what systemd has loaded
@@ -52,7 +51,6 @@ func (c *Conn) Facts(ctx context.Context, unit string) (Facts, error) {
 		ExecMainCode:   int(get[int32](p, "ExecMainCode")),
 		ExecMainStatus: int(get[int32](p, "ExecMainStatus")),
 		InvocationID:   hex.EncodeToString(get[[]byte](p, "InvocationID")),
-		ConditionsMet:  get[bool](p, "ConditionResult"),
 		CanReload:      get[bool](p, "CanReload"),
 		NeedReload:     get[bool](p, "NeedDaemonReload"),
 		User:           get[string](p, "User"),
@@ -95,9 +93,6 @@ func (f Facts) Words() string {
 	}
 	if f.NRestarts > 0 {
 		text += fmt.Sprintf(", restarted by systemd %d times", f.NRestarts)
-	}
-	if f.ActiveState == "inactive" && !f.ConditionsMet && f.InvocationID != "" {
-		text += ", a Condition… of its unit file does not hold"
 	}
 	return text
 }
