@@ -35,6 +35,7 @@ type Advanced struct {
 	Commit   string        `json:"commit"`           // in the channel repo
 	Branch   string        `json:"branch,omitempty"` // of the proposal
 	Remade   []string      `json:"remade,omitempty"` // branches of other proposals, signed anew
+	Mirror   string        `json:"mirror,omitempty"` // what became of the mirror, where it is kept up
 }
 
 // advance is an order to have a tier run a bundle.
@@ -62,6 +63,14 @@ func (b *Builder) carryOut(ctx context.Context, r *repo.Repo, a advance) (*Advan
 	}
 	if err != nil {
 		return nil, fmt.Errorf("advance %s to %s: %w", a.tier, a.bundle.Version, err)
+	}
+	// Also what was done before: a builder may have died in between.
+	if b.cfg.Channels.Mirror && out.Outcome != OutcomeProposed {
+		done, err := b.mirror(ctx, r, []string{a.tier})
+		if err != nil {
+			return nil, fmt.Errorf("channel %q names version %s, but: %w: nodes that follow the bucket do not see it; builder mirror %s", a.tier, a.bundle.Version, err, a.tier)
+		}
+		out.Mirror = done.Tiers[0].Outcome
 	}
 	return out, nil
 }
@@ -290,7 +299,7 @@ func (v *view) proposal(branch *repo.Snapshot, tier string, st standing) *channe
 	if branch == nil {
 		return nil
 	}
-	signed, err := branch.Signed(channelFile(tier), v.trust.Kids(v.trust.ChannelRole(tier)), layout.MaxChannel)
+	signed, err := branch.Signed(repo.ChannelFile(tier), v.trust.Kids(v.trust.ChannelRole(tier)), layout.MaxChannel)
 	if err != nil {
 		return nil
 	}

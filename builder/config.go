@@ -52,6 +52,7 @@ type Config struct {
 		Path    string   `koanf:"path"`
 		Auto    []string `koanf:"auto"`    // tiers that a release may advance
 		Expires string   `koanf:"expires"` // how long a state is good for; empty: for ever
+		Mirror  bool     `koanf:"mirror"`  // what is advanced is mirrored at once
 	} `koanf:"channels"`
 	Signing struct {
 		ReleaseKey string `koanf:"release_key"`

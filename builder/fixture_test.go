@@ -264,7 +264,7 @@ func (s *site) channel(tier string) *channels.Channel {
 	if trust, err = head.Walk(trust, nil); err != nil {
 		s.t.Fatal(err)
 	}
-	signed, err := head.Signed(channelFile(tier), trust.Kids(trust.ChannelRole(tier)), layout.MaxChannel)
+	signed, err := head.Signed(repo.ChannelFile(tier), trust.Kids(trust.ChannelRole(tier)), layout.MaxChannel)
 	if missing(err) {
 		return nil
 	}

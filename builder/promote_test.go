@@ -62,7 +62,7 @@ func (s *site) signedChannel(tier string, change func(*channels.Channel)) map[st
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	file := channelFile(c.Channel)
+	file := repo.ChannelFile(c.Channel)
 	return map[string][]byte{file: doc, signing.SignatureFile(file, k.Public().Kid()): sig}
 }
 
@@ -155,7 +155,7 @@ func beforeCases() map[string]promoteCase {
 		"forged before it": {
 			func(s *site) {
 				files := s.signedChannel("host", func(c *channels.Channel) { c.Seq++ })
-				files[channelFile("host")] = []byte(strings.Replace(string(files[channelFile("host")]), `"attempt": 1`, `"attempt": 2`, 1))
+				files[repo.ChannelFile("host")] = []byte(strings.Replace(string(files[repo.ChannelFile("host")]), `"attempt": 1`, `"attempt": 2`, 1))
 				s.pushFiles("main", files)
 			}, PromoteRequest{Tier: "a"}, reason.Signature, "forged",
 		},
@@ -354,12 +354,12 @@ func TestOldSignaturesGo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.release(ReleaseRequest{})
-	other := signing.SignatureFile(channelFile("host"), s.key("release").Public().Kid())
+	other := signing.SignatureFile(repo.ChannelFile("host"), s.key("release").Public().Kid())
 	s.pushFiles("main", map[string][]byte{other: []byte("{}")})
 	s.version("1.1.0")
 	s.release(ReleaseRequest{})
 	files := s.git(s.clone(), "ls-files", "channels")
-	if want := "channels/host.json\n" + signing.SignatureFile(channelFile("host"), s.key("channel").Public().Kid()); files != want {
+	if want := "channels/host.json\n" + signing.SignatureFile(repo.ChannelFile("host"), s.key("channel").Public().Kid()); files != want {
 		t.Errorf("channels holds\n%s\nwant\n%s", files, want)
 	}
 }
@@ -501,7 +501,7 @@ func TestForgedProposal(t *testing.T) {
 	})
 	for name := range files {
 		if strings.HasSuffix(name, ".sigstore.json") {
-			sig, err := s.key("release").Sign(files[channelFile("a")]) // of another role
+			sig, err := s.key("release").Sign(files[repo.ChannelFile("a")]) // of another role
 			if err != nil {
 				t.Fatal(err)
 			}

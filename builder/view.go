@@ -21,7 +21,6 @@ import (
 // Files in the channel repo.
 const fleetFile = "fleet.toml"
 
-func channelFile(tier string) string           { return "channels/" + tier + ".json" }
 func (b *Builder) seenFile(tier string) string { return b.state("seen", tier+".json") }
 
 // view is the channel repo at one commit.
@@ -58,8 +57,8 @@ func (b *Builder) view(snap *repo.Snapshot) (*view, error) {
 // trust returns the newest trust that the anchor leads to.
 func (b *Builder) trust(snap *repo.Snapshot) (*signing.Trust, error) {
 	t, err := snap.Walk(b.anchor, nil)
-	if err == nil && t.Version == b.anchor.Version+repo.MaxWalk {
-		err = reason.Errorf(reason.Limit, "trust: %d versions or more after the anchor: copy a newer one to signing.trust", repo.MaxWalk)
+	if err == nil && t.Version == b.anchor.Version+channels.MaxWalk {
+		err = reason.Errorf(reason.Limit, "trust: %d versions or more after the anchor: copy a newer one to signing.trust", channels.MaxWalk)
 	}
 	return t, err
 }
@@ -83,7 +82,7 @@ func (v *view) channel(tier string) (standing, error) {
 		return st, err
 	}
 	kids := v.trust.Kids(v.trust.ChannelRole(tier))
-	signed, err := v.snap.Signed(channelFile(tier), kids, layout.MaxChannel)
+	signed, err := v.snap.Signed(repo.ChannelFile(tier), kids, layout.MaxChannel)
 	if missing(err) {
 		return st, nil
 	}
@@ -189,14 +188,14 @@ func (v *view) next(st standing, signer signer, c channels.Channel) (*change, er
 	if _, news, err := channels.Accept(v.trust, v.b.cfg.App, tier, s, st.lastDoc); err != nil || !news {
 		return nil, fmt.Errorf("state just signed for channel %q is not good: news %t: %w", tier, news, err)
 	}
-	files := map[string][]byte{channelFile(tier): doc, signing.SignatureFile(channelFile(tier), kid): sig}
-	old, err := v.snap.Signed(channelFile(tier), slices.Sorted(maps.Keys(v.trust.Keys)), layout.MaxChannel)
+	files := map[string][]byte{repo.ChannelFile(tier): doc, signing.SignatureFile(repo.ChannelFile(tier), kid): sig}
+	old, err := v.snap.Signed(repo.ChannelFile(tier), slices.Sorted(maps.Keys(v.trust.Keys)), layout.MaxChannel)
 	if err != nil && !missing(err) {
 		return nil, fmt.Errorf("channel repo: %w", err)
 	}
 	for other := range old.Sigs {
 		if other != kid { // of the state that is replaced
-			files[signing.SignatureFile(channelFile(tier), other)] = nil
+			files[signing.SignatureFile(repo.ChannelFile(tier), other)] = nil
 		}
 	}
 	return &change{next, doc, files}, nil

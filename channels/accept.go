@@ -2,7 +2,6 @@ package channels
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 
@@ -23,7 +22,7 @@ var ErrLast = errors.New("last accepted channel state")
 // The reasons of its errors, in the order of the checks: "limit" too long; "signature"
 // too few good signatures; "format" malformed; "policy" another app's or tier's;
 // "signature" signed under a trust version that t has not reached; "replay" older than
-// last, or other bytes under the same counter.
+// last (an OlderError), or other bytes under the same counter.
 func Accept(t *signing.Trust, app, tier string, s signing.Signed, last []byte) (c *Channel, news bool, err error) {
 	c, news, err = accept(t, app, tier, s, last)
 	if err != nil {
@@ -74,7 +73,7 @@ func follows(c *Channel, doc, last []byte) (news bool, err error) {
 	if err != nil {
 		return false, reason.Errorf(reason.Format, "%w: %w", ErrLast, err)
 	}
-	switch order := cmp.Or(cmp.Compare(c.Trust, l.Trust), cmp.Compare(c.Seq, l.Seq)); {
+	switch order := c.Compare(l); {
 	case order > 0:
 		return true, nil
 	case order == 0 && bytes.Equal(doc, last):
@@ -83,7 +82,18 @@ func follows(c *Channel, doc, last []byte) (news bool, err error) {
 		return false, reason.Errorf(reason.Replay, "two states have the counter (trust %d, seq %d): version %s was accepted, "+
 			"version %s is refused; builder promote %s --version %s signs a state that counts", l.Trust, l.Seq, l.Version, c.Version, c.Channel, c.Version)
 	}
-	return false, reason.Errorf(reason.Replay, "counter went back: (trust %d, seq %d) with version %s was accepted, "+
+	return false, reason.Wrap(reason.Replay, &OlderError{Last: l, Older: c})
+}
+
+// OlderError is the error of Accept for a state from before the last accepted one.
+type OlderError struct {
+	Last  *Channel // accepted
+	Older *Channel // refused
+}
+
+func (e *OlderError) Error() string {
+	l, c := e.Last, e.Older
+	return fmt.Sprintf("counter went back: (trust %d, seq %d) with version %s was accepted, "+
 		"(trust %d, seq %d) with version %s is older: it may be replayed from an old copy, or a bump was undone with git revert, "+
 		"which nodes refuse; to roll back run builder promote %[7]s --version %[6]s, to stay where nodes are builder promote %[7]s --version %[3]s",
 		l.Trust, l.Seq, l.Version, c.Trust, c.Seq, c.Version, c.Channel)

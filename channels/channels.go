@@ -1,6 +1,7 @@
 // Package channels holds the rules of what a tier follows: channel documents and their
 // counter, the step from one trust document to the next, and fleet.toml. The rules do
-// no I/O and read no clock; channels/repo is the room that fetches and writes.
+// no I/O and read no clock; the rooms that fetch and write are channels/repo, the git
+// repository, and channels/mirror, a copy of it in the bucket.
 //
 // # Parties
 //
@@ -89,6 +90,7 @@
 package channels
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -217,6 +219,11 @@ func Next(last *Channel, now time.Time, trust int64, change Channel) *Channel {
 		}
 	}
 	return &change
+}
+
+// Compare orders two states of one channel by their counters.
+func (c *Channel) Compare(other *Channel) int {
+	return cmp.Or(cmp.Compare(c.Trust, other.Trust), cmp.Compare(c.Seq, other.Seq))
 }
 
 // Expired reports whether nothing new may be activated by c at now. A clock from before

@@ -28,6 +28,16 @@
 // digits of a SHA-256, so nothing is overwritten; manifest.json is created once, and
 // which manifest it holds decides which content the version has for ever.
 //
+// In a mirror of the channel repo, for nodes that follow the bucket alone:
+//
+//	<app>/trust/<N>-<digest16>.<kid16>.sigstore.json        a signature
+//	<app>/trust/<N>.json                                    a version of trust
+//	<app>/channels/<tier>-<digest16>.<kid16>.sigstore.json  a signature
+//	<app>/channels/<tier>.json                              the channel of a tier
+//
+// They are written in this order as well. Only the last is ever replaced, by a newer
+// state of the channel.
+//
 // Who can write the bucket can withhold what is in it. Who changes something in it is
 // found out, because all of it hangs from the digest of the manifest, which a channel
 // names and the release key signs.

@@ -30,7 +30,7 @@ type Config struct {
 	Trust    string `koanf:"trust"`  // the anchor; default: /etc/sando/<app>/trust.json
 	Retain   int    `koanf:"retain"` // releases kept for going back
 	Channels struct {
-		Source string `koanf:"source"` // "git"
+		Source string `koanf:"source"` // "git", or "bucket": its mirror there
 		Repo   string `koanf:"repo"`
 		Branch string `koanf:"branch"`
 		Path   string `koanf:"path"`
@@ -116,13 +116,26 @@ func (c *Config) complete() error {
 	if !filepath.IsAbs(c.Trust) {
 		return fmt.Errorf("trust: %q is not an absolute path", c.Trust)
 	}
-	if c.Channels.Source != "git" {
-		return fmt.Errorf("channels.source: %q is not in this version; want \"git\"", c.Channels.Source)
+	if err := c.completeChannels(); err != nil {
+		return err
 	}
 	if c.Retain < 1 {
 		return fmt.Errorf("retain: %d is less than 1", c.Retain)
 	}
 	return c.completeRest()
+}
+
+// completeChannels keeps a repo that nobody reads from looking as if it were read.
+func (c *Config) completeChannels() error {
+	switch {
+	case c.Channels.Source == sourceGit:
+		return nil
+	case c.Channels.Source != sourceBucket:
+		return fmt.Errorf("channels.source: %q is neither %q nor %q", c.Channels.Source, sourceGit, sourceBucket)
+	case c.Channels.Repo != "" || c.Channels.Path != "":
+		return fmt.Errorf("channels.source is %q: channels.repo and channels.path are for %q; remove them, or the source", sourceBucket, sourceGit)
+	}
+	return nil
 }
 
 func (c *Config) completeRest() (err error) {

@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"makenot.work/sando/channels"
-	"makenot.work/sando/channels/repo"
-	"makenot.work/sando/internal/reason"
-	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/signing"
 )
@@ -22,70 +18,39 @@ type accepted struct {
 	sigs signing.Signatures // as polled in this cycle; nil: only those on disk are known
 }
 
-// poll fetches the channel repo, walks trust, and accepts the tier's channel state if
-// it is a good next one. Whatever fails, what was accepted before stays in force.
+// poll asks for news, walks trust, and accepts the tier's channel state if it is a good
+// next one. Whatever fails, what was accepted before stays in force.
 func (c *cycle) poll(ctx context.Context) error {
 	if err := c.loadTrust(); err != nil {
 		return err
 	}
-	r, done, err := c.repo()
-	if err != nil {
-		return err
-	}
+	n, done, err := c.ask(ctx)
 	defer done()
-	snap, err := r.Fetch(ctx, c.st.Head)
-	if err != nil {
+	if err != nil || n == nil {
 		return err
 	}
-	if snap.Rewritten {
-		c.warn("the history of the channel repo was rewritten since commit %s; the signed counters still hold", c.st.Head)
-	}
-	return c.read(snap)
+	return c.read(ctx, n)
 }
 
-// repo returns the channel repo, seen through a mirror that is kept from cycle to cycle;
-// a dry run has one of its own, and done takes it away.
-func (c *cycle) repo() (r *repo.Repo, done func(), err error) {
-	if c.dry {
-		tmp, err := os.MkdirTemp("", "puller-dry-run-")
-		if err != nil {
-			return nil, nil, err
-		}
-		r, err := repo.Open(tmp, c.cfg.repo())
-		return r, func() { os.RemoveAll(tmp) }, err
-	}
-	if c.mirror == nil {
-		r, err := repo.Open(c.dir.Path("git"), c.cfg.repo())
-		if err != nil {
-			return nil, nil, err
-		}
-		c.mirror = r
-	}
-	return c.mirror, func() {}, nil
-}
-
-// read takes in what one commit of the channel repo says.
-func (c *cycle) read(snap *repo.Snapshot) error {
-	if err := c.walkTrust(snap); err != nil {
+// read takes in what one poll found.
+func (c *cycle) read(ctx context.Context, n news) error {
+	if err := c.walkTrust(ctx, n); err != nil {
 		return err
 	}
-	path := "channels/" + c.cfg.Tier + ".json"
-	signed, err := snap.Signed(path, c.trust.Kids(c.trust.ChannelRole(c.cfg.Tier)), layout.MaxChannel)
-	if errors.Is(err, fs.ErrNotExist) {
-		return reason.Errorf(reason.Stale, "the channel repo has no %s: nothing was promoted to tier %q yet, or somebody removed it; what runs stays; `builder promote %s` makes one", path, c.cfg.Tier, c.cfg.Tier)
-	}
+	kids := c.trust.Kids(c.trust.ChannelRole(c.cfg.Tier))
+	signed, err := n.channel(ctx, kids)
 	if err != nil {
-		return fmt.Errorf("read channel %q: %w", c.cfg.Tier, err)
+		return err
 	}
 	var last []byte
 	if c.channel != nil {
 		last = c.channel.doc
 	}
-	ch, news, err := channels.Accept(c.trust, c.cfg.App, c.cfg.Tier, signed, last)
+	ch, fresh, err := channels.Accept(c.trust, c.cfg.App, c.cfg.Tier, signed, last)
 	if err != nil {
-		return err
+		return n.refused(err, signed, kids)
 	}
-	if news {
+	if fresh {
 		err = c.accept(ch, signed)
 	} else {
 		err = c.refreshSignatures(signed)
@@ -93,7 +58,7 @@ func (c *cycle) read(snap *repo.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	return c.seen(snap)
+	return n.taken()
 }
 
 // accept makes ch the newest known state, durably, before anything acts on it.
@@ -122,19 +87,6 @@ func (c *cycle) refreshSignatures(s signing.Signed) error {
 		return nil
 	}
 	return c.dir.SaveChannel(c.cfg.Tier, s.Doc, s.Sigs)
-}
-
-// seen remembers the commit that was read, and whether its history was rewritten. A
-// rewritten history is reported, not refused: the signed counter decides.
-func (c *cycle) seen(snap *repo.Snapshot) error {
-	if snap.Rewritten {
-		c.record(node.Event{Event: "history rewritten", Message: fmt.Sprintf("%s is no ancestor of %s", c.st.Head, snap.Commit)})
-	}
-	if c.st.Head == snap.Commit {
-		return nil
-	}
-	c.st.Head, c.st.Rewritten = snap.Commit, snap.Rewritten
-	return c.save()
 }
 
 // loadChannel reads the last accepted state. One that cannot be read is set aside, and

@@ -3,7 +3,7 @@
 // Step is one cycle. It may be repeated after a crash anywhere:
 //
 //	recover   finish or undo what a cycle that died left open      recover.go
-//	poll      fetch the channel repo, walk trust, accept the state  poll.go, trust.go
+//	poll      ask for news, walk trust, accept the state             source.go, poll.go, trust.go
 //	decide    what should run, and whether to act on it now         decide.go
 //	provide   manifest, tarball, unpack, put in place               provide.go, fetch.go
 //	activate  intent, swap, restart, health, result or the way back activate.go

@@ -2,6 +2,7 @@ package puller
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/channels"
-	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
@@ -151,9 +151,9 @@ func (c *cycle) follows(chain []link, n int64, doc []byte) (*signing.Trust, erro
 	return channels.Step(held, signing.Signed{Doc: doc, Sigs: sigs})
 }
 
-// walkTrust follows the chain of the channel repo from the newest version held.
-func (c *cycle) walkTrust(snap *repo.Snapshot) error {
-	t, err := snap.Walk(c.trust, func(next *signing.Trust, s signing.Signed) error {
+// walkTrust follows the chain that the news have from the newest version held.
+func (c *cycle) walkTrust(ctx context.Context, n news) error {
+	t, err := n.walk(ctx, c.trust, func(next *signing.Trust, s signing.Signed) error {
 		if err := c.saveTrust(next.Version, s); err != nil {
 			return err
 		}

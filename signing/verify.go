@@ -25,7 +25,7 @@ func (t *Trust) Verify(role string, s Signed) error {
 	valid := 0
 	var outcome []string
 	for _, kid := range r.Keys {
-		err := t.verifyBy(kid, s)
+		err := t.VerifyBy(kid, s)
 		said := "valid"
 		if err != nil {
 			said = err.Error()
@@ -42,7 +42,14 @@ func (t *Trust) Verify(role string, s Signed) error {
 		role, valid, r.Threshold, strings.Join(outcome, "; "), strangers(r, s.Sigs), t.Version)
 }
 
-func (t *Trust) verifyBy(kid string, s Signed) error {
+// Signers returns the keys of role that have signed exactly the bytes s.Doc, sorted.
+func (t *Trust) Signers(role string, s Signed) []string {
+	return slices.DeleteFunc(t.Kids(role), func(kid string) bool { return t.VerifyBy(kid, s) != nil })
+}
+
+// VerifyBy reports whether the key kid of t, whatever its roles are, has signed exactly
+// the bytes s.Doc.
+func (t *Trust) VerifyBy(kid string, s Signed) error {
 	sig, ok := s.Sigs[kid]
 	if !ok {
 		return fmt.Errorf("no signature")

@@ -142,6 +142,42 @@ for it, the signed state goes to a branch, and merging the branch promotes.`,
 	return p.reports(cmd)
 }
 
+func (p *program) mirror() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "mirror [TIER…]",
+		Short: "Copy trust and channels from the channel repo to the bucket",
+		Long: `Copy what is merged in the channel repo to the bucket, for nodes with channels.source =
+"bucket": all versions of trust, and the channels of the tiers given, or of all provisioned
+tiers. What nodes would refuse, and what is older than the mirror, is refused; the other
+tiers go on. It may be run at any time, by several at once, and again.`,
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		b, _, err := p.open(cmd.Context())
+		if err != nil {
+			return err
+		}
+		done, err := b.Mirror(cmd.Context(), args)
+		if done == nil {
+			return err
+		}
+		if serr := p.show(done, func() { p.printMirror(done) }); serr != nil {
+			return serr
+		}
+		return p.said(err)
+	}
+	return p.reports(cmd)
+}
+
+// said returns an error that a JSON object on standard output holds already in the form
+// that ends the program with its code.
+func (p *program) said(err error) error {
+	if err == nil || !p.json {
+		return err
+	}
+	fmt.Fprintf(p.std.Err, "builder: %s\n", cli.Printable(err.Error()))
+	return cli.Exit(reason.Of(err))
+}
+
 func (p *program) verify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify VERSION",
@@ -162,11 +198,7 @@ the newest trust, sizes and hashes, and what is in the tarballs.`,
 		if serr := p.show(found, func() { p.printVerify(found) }); serr != nil {
 			return serr
 		}
-		if err != nil && p.json { // the object holds the error
-			fmt.Fprintf(p.std.Err, "builder: %s\n", cli.Printable(err.Error()))
-			return cli.Exit(reason.Of(err))
-		}
-		return err
+		return p.said(err)
 	}
 	return p.reports(cmd)
 }

@@ -95,6 +95,9 @@ func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
 	default:
 		p.printf("advanced %s: %s -> %s\n", a.Tier, was, a.Version)
 	}
+	if a.Mirror != "" {
+		p.printf("  mirror in the bucket: %s\n", a.Mirror)
+	}
 	for _, branch := range a.Remade {
 		p.printf("  signed anew, since it was older than that: %s\n", branch)
 	}
@@ -108,6 +111,25 @@ func (p *program) printMerge(cfg *builder.Config, branch string) {
 	p.printf("  git clone --branch %s '%s' %s && cd %s\n", main, url, name, name)
 	p.printf("  git merge --no-ff -m 'Merge %s' origin/%s && git push origin %s\n", branch, branch, main)
 	p.printf("\nIf it conflicts, the channel moved meanwhile: promote again.\n")
+}
+
+func (p *program) printMirror(m *builder.Mirrored) {
+	var lines [][]string
+	for _, t := range m.Tiers {
+		line := []string{t.Tier, t.Outcome, t.Version}
+		switch {
+		case t.Error != "":
+			line = append(line, string(t.Reason)+": "+strings.ReplaceAll(t.Error, "\n", "; "))
+		case t.Previous != "" && t.Previous != t.Version:
+			line = append(line, "before that "+t.Previous)
+		}
+		lines = append(lines, line)
+	}
+	p.table(lines)
+	if len(m.Tiers) == 0 {
+		p.printf("no tier has a channel yet: builder promote makes one\n")
+	}
+	p.printf("trust is at version %d in the mirror, channel repo at commit %.12s\n", m.Trust, m.Commit)
 }
 
 func (p *program) printVerify(v *bundle.Verified) {

@@ -51,6 +51,7 @@ func examples(t *testing.T) map[string]func(arg, text string) error {
 		"history":     checkHistory,
 		"fleet":       func(_, text string) error { _, err := channels.ParseFleet([]byte(text)); return err },
 		"bucket keys": func(_, text string) error { return checkBucketKeys(t, text) },
+		"mirror keys": func(_, text string) error { return checkMirrorKeys(t, text) },
 		"repo files":  func(_, text string) error { return checkRepoFiles(t, text) },
 		"tar header":  func(_, text string) error { return checkHeader(t, text) },
 		"rollout":     checkRollout,
@@ -110,6 +111,20 @@ func checkBucketKeys(t *testing.T, text string) error {
 	for _, name := range names {
 		fmt.Fprintln(&want, layout.ReleaseKey(m.App, m.Version, name))
 	}
+	return same(text, want.String())
+}
+
+// checkMirrorKeys wants the keys of the golden trust and channel, signed as they must be.
+func checkMirrorKeys(t *testing.T, text string) error {
+	trust := golden(t)
+	doc, channel := layout.Sum([]byte(read(t, "signing/testdata/trust.json"))), layout.Sum([]byte(read(t, "channels/testdata/channel.json")))
+	var want strings.Builder
+	fmt.Fprintln(&want, layout.TrustSignatureKey("mnw", 3, doc, trust.Kids(signing.RoleRoot)[0]))
+	fmt.Fprintln(&want, layout.TrustKey("mnw", 3))
+	for _, kid := range trust.Kids(trust.ChannelRole("b")) {
+		fmt.Fprintln(&want, layout.ChannelSignatureKey("mnw", "b", channel, kid))
+	}
+	fmt.Fprintln(&want, layout.ChannelKey("mnw", "b"))
 	return same(text, want.String())
 }
 

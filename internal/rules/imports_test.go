@@ -15,19 +15,20 @@ func edges() [][2]string {
 		{"cmd/puller", "puller/cli internal/cli"},
 
 		{"builder/cli", "builder builder/bundle internal/cli internal/reason layout"},
-		{"builder", "builder/bundle builder/proc builder/source builder/stage channels channels/repo signing signing/keys " +
+		{"builder", "builder/bundle builder/proc builder/source builder/stage channels channels/mirror channels/repo signing signing/keys " +
 			"layout layout/tree layout/archive layout/bucket internal/canon internal/config internal/durable internal/reason"},
 		{"builder/bundle", "builder/stage signing signing/keys layout layout/archive layout/bucket internal/reason"},
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
 		{"puller/cli", "puller layout layout/node internal/canon internal/cli internal/config internal/reason"},
-		{"puller", "channels channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
+		{"puller", "channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},
 		{"channels/repo/remote", "channels/repo/objects layout internal/canon internal/reason"},
 		{"channels/repo", "channels/repo/objects channels/repo/remote channels signing layout " +
 			"internal/canon internal/durable internal/reason"},
+		{"channels/mirror", "channels signing layout layout/bucket internal/reason"},
 		{"channels", "signing layout internal/canon internal/reason"},
 		{"signing/keys", "signing internal/reason"},
 		{"signing", "layout internal/canon internal/reason"},

@@ -47,6 +47,7 @@ type State struct {
 	Blocked   []Block  `json:"blocked"`
 	Head      string   `json:"head,omitempty"`      // commit of the channel repo seen last
 	Rewritten bool     `json:"rewritten,omitempty"` // its history was rewritten since the last good look
+	Mirror    *Mirror  `json:"mirror,omitempty"`    // where channels come from the bucket
 	Last      Outcome  `json:"last"`
 }
 
@@ -55,6 +56,12 @@ type Release struct {
 	Version  string        `json:"version"`
 	Manifest layout.Digest `json:"manifest,omitempty"` // none for a foreign release
 	Since    canon.Time    `json:"since"`
+}
+
+// Mirror is the channel object in the bucket of which everything was accepted.
+type Mirror struct {
+	Version string        `json:"version"` // of the object, as the bucket names it
+	Channel layout.Digest `json:"channel"` // the document in it
 }
 
 // Intent is an activation in progress. It is on disk before `current` moves.
@@ -147,6 +154,9 @@ func (s *State) check() error {
 		if r != nil && (layout.CheckVersion(r.Version) != nil || r.Manifest != "" && r.Manifest.Check() != nil) {
 			return fmt.Errorf("%w: release %q", ErrBroken, r.Version)
 		}
+	}
+	if m := s.Mirror; m != nil && (m.Version == "" || m.Channel.Check() != nil) {
+		return fmt.Errorf("%w: mirror %q with version %q", ErrBroken, m.Channel, m.Version)
 	}
 	for i := s.Intent; i != nil; i = i.Over {
 		bad := i.Phase != Switching && i.Phase != RollingBack || layout.CheckVersion(i.To) != nil ||
