@@ -50,6 +50,12 @@ type Config struct {
 		Repo    string   `koanf:"repo"`
 		Branch  string   `koanf:"branch"`
 		Path    string   `koanf:"path"`
+
+		TokenFile  string `koanf:"token_file"` // https
+		CAFile     string `koanf:"ca_file"`
+		SSHKey     string `koanf:"ssh_key"` // ssh
+		KnownHosts string `koanf:"known_hosts"`
+
 		Auto    []string `koanf:"auto"`    // tiers that a release may advance
 		Expires string   `koanf:"expires"` // how long a state is good for; empty: for ever
 		Mirror  bool     `koanf:"mirror"`  // what is advanced is mirrored at once
@@ -89,7 +95,6 @@ var notYet = [...]string{
 	"gate", "watch",
 	"storage.endpoint", "storage.region", "storage.path_style", "storage.anonymous",
 	"storage.access_key_file", "storage.secret_key_file", "storage.ca_file",
-	"channels.token_file", "channels.ssh_key", "channels.known_hosts", "channels.ca_file",
 }
 
 // NotYet returns the keys that LoadConfig refuses as not in this version, for the
@@ -122,7 +127,10 @@ func (c *Config) complete(dir string) error {
 	if err := layout.CheckApp(c.App); err != nil {
 		return fmt.Errorf("app: %w", err)
 	}
-	for _, p := range []*string{&c.State, &c.Signing.ReleaseKey, &c.Signing.ChannelKey, &c.Signing.Trust} {
+	for _, p := range []*string{
+		&c.State, &c.Signing.ReleaseKey, &c.Signing.ChannelKey, &c.Signing.Trust,
+		&c.Channels.TokenFile, &c.Channels.CAFile, &c.Channels.SSHKey, &c.Channels.KnownHosts,
+	} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -194,6 +202,9 @@ func (c *Config) completeBuild() error {
 }
 
 func (c *Config) completeChannels() (err error) {
+	if err := repo.Check(c.repo()); err != nil {
+		return fmt.Errorf("channels: %w", err)
+	}
 	for i, tier := range c.Channels.Auto {
 		if err := layout.CheckTier(tier); err != nil {
 			return fmt.Errorf("channels.auto: %w", err)
@@ -222,7 +233,11 @@ func (c *Config) plan() stage.Plan {
 func (c *Config) bucket() bucket.Config { return bucket.Config{URL: c.Storage.URL} }
 
 func (c *Config) repo() repo.Config {
-	return repo.Config{URL: c.Channels.Repo, Branch: c.Channels.Branch, Path: c.Channels.Path}
+	return repo.Config{
+		URL: c.Channels.Repo, Branch: c.Channels.Branch, Path: c.Channels.Path,
+		TokenFile: c.Channels.TokenFile, CAFile: c.Channels.CAFile,
+		SSHKey: c.Channels.SSHKey, KnownHosts: c.Channels.KnownHosts,
+	}
 }
 
 // Names of the configuration file.

@@ -34,6 +34,11 @@ type Config struct {
 		Repo   string `koanf:"repo"`
 		Branch string `koanf:"branch"`
 		Path   string `koanf:"path"`
+
+		TokenFile  string `koanf:"token_file"` // https
+		CAFile     string `koanf:"ca_file"`
+		SSHKey     string `koanf:"ssh_key"` // ssh
+		KnownHosts string `koanf:"known_hosts"`
 	} `koanf:"channels"`
 	Storage struct {
 		URL string `koanf:"url"`
@@ -63,7 +68,7 @@ var notYet = [...]string{
 	"env", "hook", "schedule", "report",
 	"service.unit", "service.action",
 	"limits.reserve",
-	"channels.token_file", "channels.ssh_key", "channels.known_hosts", "channels.ca_file", "channels.min_seq",
+	"channels.min_seq",
 	"storage.endpoint", "storage.region", "storage.path_style", "storage.anonymous",
 	"storage.access_key_file", "storage.secret_key_file", "storage.ca_file",
 }
@@ -139,6 +144,9 @@ func (c *Config) completeChannels() error {
 }
 
 func (c *Config) completeRest() (err error) {
+	if err := repo.Check(c.repo()); err != nil {
+		return fmt.Errorf("channels: %w", err)
+	}
 	if err := c.probe().Check(); err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
@@ -163,7 +171,11 @@ func (c *Config) completeRest() (err error) {
 }
 
 func (c *Config) repo() repo.Config {
-	return repo.Config{URL: c.Channels.Repo, Branch: c.Channels.Branch, Path: c.Channels.Path, OwnsMirror: true}
+	return repo.Config{
+		URL: c.Channels.Repo, Branch: c.Channels.Branch, Path: c.Channels.Path, OwnsMirror: true,
+		TokenFile: c.Channels.TokenFile, CAFile: c.Channels.CAFile,
+		SSHKey: c.Channels.SSHKey, KnownHosts: c.Channels.KnownHosts,
+	}
 }
 
 func (c *Config) bucket() bucket.Config { return bucket.Config{URL: c.Storage.URL} }

@@ -177,6 +177,19 @@ func (m *mirror) setHead(commit plumbing.Hash) error {
 	return nil
 }
 
+// Head returns the newest commit, if it is there.
+func (m *mirror) Head() plumbing.Hash {
+	line, err := objects.ReadFile(m.dir, privateRef, int64(len(plumbing.ZeroHash.String())+1))
+	if err != nil || !plumbing.IsHash(strings.TrimSpace(string(line))) {
+		return plumbing.ZeroHash
+	}
+	h := plumbing.NewHash(strings.TrimSpace(string(line)))
+	if have, err := m.Has(h); err != nil || !have {
+		return plumbing.ZeroHash
+	}
+	return h
+}
+
 // Has reports whether the object is there.
 func (m *mirror) Has(h plumbing.Hash) (bool, error) {
 	have, err := m.Store.Has(h)

@@ -15,9 +15,13 @@ import (
 
 // Config says where the channel repo is.
 type Config struct {
-	URL    string // file:///dir
+	URL    string // https://host/path, ssh://user@host/path or file:///dir
 	Branch string // the one that decides, "main"
 	Path   string // of the directory with channels/, trust/ and fleet.toml; "" is the root
+
+	// By what the host and this side are known; see package transport.
+	TokenFile, CAFile  string // https
+	SSHKey, KnownHosts string // ssh
 
 	// OwnsMirror says that nobody else has a use for the directory of the mirror:
 	// whatever is found in its place is removed.
@@ -45,23 +49,43 @@ type past struct {
 // and made anew when it is broken. It does not look at the repo itself. A directory
 // that holds anything but a mirror is refused, unless Config.OwnsMirror.
 func Open(dir string, c Config) (*Repo, error) {
-	at, err := remote.Open(c.URL)
+	if err := Check(c); err != nil {
+		return nil, err
+	}
+	at, err := remote.Open(c.remote())
 	if err != nil {
 		return nil, err
-	}
-	if err := checkBranch(c.Branch); err != nil {
-		return nil, err
-	}
-	if c.Path != "" {
-		if err := objects.CheckPath(c.Path); err != nil {
-			return nil, reason.Errorf(reason.Config, "%w", err)
-		}
 	}
 	m, err := openMirror(dir, c.OwnsMirror)
 	if err != nil {
 		return nil, err
 	}
 	return &Repo{c: c, remote: at, m: m, news: maxBranchesNews, wait: remote.Pause}, nil
+}
+
+// Close ends idle connections. A Repo that lives on keeps one, so that a poll is a request.
+func (r *Repo) Close() error { return r.remote.Close() }
+
+func (c Config) remote() remote.Config {
+	return remote.Config{URL: c.URL, TokenFile: c.TokenFile, CAFile: c.CAFile, SSHKey: c.SSHKey, KnownHosts: c.KnownHosts}
+}
+
+// Check judges everything that can be judged without the network: the URL, that the settings
+// fit together, that files can be used, branch and path. Errors have the reason "config".
+func Check(c Config) error {
+	if err := remote.Check(c.remote()); err != nil {
+		return err
+	}
+	if err := checkBranch(c.Branch); err != nil {
+		return err
+	}
+	if c.Path == "" {
+		return nil
+	}
+	if err := objects.CheckPath(c.Path); err != nil {
+		return reason.Errorf(reason.Config, "%w", err)
+	}
+	return nil
 }
 
 func checkBranch(name string) error {
@@ -80,6 +104,12 @@ func checkBranch(name string) error {
 // When nothing is new, one Repo looks at nothing but the branch.
 func (r *Repo) Fetch(ctx context.Context, last string) (*Snapshot, error) {
 	s, err := r.fetch(ctx, last)
+	for try := 1; errors.Is(err, remote.ErrMoved) && try <= maxMoved; try++ {
+		if werr := r.wait(ctx, try); werr != nil {
+			return nil, errors.Join(err, werr)
+		}
+		s, err = r.fetch(ctx, last)
+	}
 	if errors.Is(err, errBroken) {
 		if err := r.drop(); err != nil {
 			return nil, err
@@ -91,6 +121,9 @@ func (r *Repo) Fetch(ctx context.Context, last string) (*Snapshot, error) {
 	}
 	return s, nil
 }
+
+// maxMoved bounds how often a branch is looked at again that moved while it was fetched.
+const maxMoved = 5
 
 // drop throws the mirror away.
 func (r *Repo) drop() error {

@@ -162,14 +162,14 @@ func configs(t *testing.T) (b *builder.Config, p *puller.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err = puller.LoadConfig(load("app = \"mnw\"\ntier = \"b\"\n"), nil)
+	p, err = puller.LoadConfig(load("app = \"mnw\"\ntier = \"b\"\nchannels.repo = \"file:///c\"\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// What the file had to say, and what is relative to it, is no default.
 	b.App, b.Storage.URL, b.Channels.Repo, b.Signing.Trust = "", "", "", ""
 	b.State = filepath.Base(b.State)
-	p.App, p.Tier = "", ""
+	p.App, p.Tier, p.Channels.Repo = "", "", ""
 	p.Root, p.Trust = strings.ReplaceAll(p.Root, "mnw", "<app>"), strings.ReplaceAll(p.Trust, "mnw", "<app>")
 	return b, p
 }

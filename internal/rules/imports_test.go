@@ -25,7 +25,9 @@ func edges() [][2]string {
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},
-		{"channels/repo/remote", "channels/repo/objects layout internal/canon internal/reason"},
+		{"channels/repo/pack", "channels/repo/objects internal/reason"},
+		{"channels/repo/transport", "layout internal/canon internal/reason"},
+		{"channels/repo/remote", "channels/repo/objects channels/repo/pack channels/repo/transport layout internal/canon internal/reason"},
 		{"channels/repo", "channels/repo/objects channels/repo/remote channels signing layout " +
 			"internal/canon internal/durable internal/reason"},
 		{"channels/mirror", "channels signing layout layout/bucket internal/reason"},

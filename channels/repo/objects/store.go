@@ -185,10 +185,9 @@ func (s Store) readLoose(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]b
 	switch {
 	case err != nil || size < 0:
 		return nil, corrupt(errors.New("its header is malformed"))
-	case kind != t.String():
-		return nil, otherType(h, kind, t)
-	case size > max:
-		return nil, tooLong(t, h, size, max)
+	}
+	if err := Check(t, h, kind, size, max); err != nil {
+		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(r, size+1))
 	if err == nil && int64(len(data)) != size {
@@ -200,25 +199,33 @@ func (s Store) readLoose(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]b
 	return data, nil
 }
 
-func otherType(h plumbing.Hash, got string, want plumbing.ObjectType) error {
-	return reason.Errorf(reason.Format, "object %s is a %s, want a %s", h, got, want)
+// Check refuses, with the reason "format", an object h that is not of the type t, and, with
+// the reason "limit", one of more than max bytes.
+func Check(t plumbing.ObjectType, h plumbing.Hash, kind string, size, max int64) error {
+	if kind != t.String() {
+		return reason.Errorf(reason.Format, "object %s is a %s, want a %s", h, kind, t)
+	}
+	if size > max {
+		return reason.Errorf(reason.Limit, "%s %s: %d bytes are more than %d", t, h, size, max)
+	}
+	return nil
 }
 
-func tooLong(t plumbing.ObjectType, h plumbing.Hash, size, max int64) error {
-	return reason.Errorf(reason.Limit, "%s %s: %d bytes are more than %d", t, h, size, max)
+// Absent returns the error about an object that is not there. It matches ErrAbsent.
+func Absent(t plumbing.ObjectType, h plumbing.Hash) error {
+	return fmt.Errorf("%w: %s %s", ErrAbsent, t, h)
 }
 
 func (s Store) readPacked(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
 	o, err := s.st.EncodedObject(plumbing.AnyObject, h)
 	switch {
 	case errors.Is(err, plumbing.ErrObjectNotFound):
-		return nil, fmt.Errorf("%w: %s %s", ErrAbsent, t, h)
+		return nil, Absent(t, h)
 	case err != nil:
 		return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, t, h, err)
-	case o.Type() != t:
-		return nil, otherType(h, o.Type().String(), t)
-	case o.Size() > max:
-		return nil, tooLong(t, h, o.Size(), max)
+	}
+	if err := Check(t, h, o.Type().String(), o.Size(), max); err != nil {
+		return nil, err
 	}
 	r, err := o.Reader()
 	if err != nil {

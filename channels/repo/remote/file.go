@@ -56,6 +56,9 @@ func dirOf(u *url.URL) (string, error) {
 	return filepath.Clean(u.Path), nil
 }
 
+// Close has nothing to do: nothing stays open.
+func (f *file) Close() error { return nil }
+
 func (f *file) url() string { return (&url.URL{Scheme: "file", Path: f.dir}).String() }
 
 // maxRef is the longest file of a branch, in bytes.
@@ -184,9 +187,14 @@ func (f *file) fetchOnce(ctx context.Context, into Into, commit plumbing.Hash) (
 	return false, nil
 }
 
+// reader reads objects, as objects.Store does.
+type reader interface {
+	Read(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error)
+}
+
 // copying copies objects, each after the ones that it names.
 type copying struct {
-	from       objects.Store
+	from       reader
 	to         Into
 	maxObjects int
 	seen       map[plumbing.Hash]bool // is in to

@@ -53,6 +53,8 @@ func newRepo(t *testing.T) (dir string, commit plumbing.Hash) {
 // memory knows what was fetched.
 type memory map[plumbing.Hash]bool
 
+func (m memory) Head() plumbing.Hash { return plumbing.ZeroHash }
+
 func (m memory) Has(h plumbing.Hash) (bool, error) { return m[h], nil }
 
 func (m memory) Write(t plumbing.ObjectType, data []byte) error {
@@ -103,10 +105,15 @@ func TestOpen(t *testing.T) {
 		{"file:srv", "more than a path"},
 		{"file:///", "is the root"},
 		{"file:///srv/../etc", "not absolute and plain"},
-		{"https://u:secret@git.example/c.git", "https is not in this version"},
-		{"ssh://git@git.example/c.git", "ssh is not in this version"},
-		{"http://u:secret@git.example/c.git", `scheme "http" is refused`},
-		{"http://127.0.0.1/c.git", `scheme "http" is refused`},
+		{"https://git.example/c.git", ""},
+		{"https://u@git.example:8443/c.git", ""},
+		{"https://u:secret@git.example/c.git", "holds a password"},
+		{"ssh://git@git.example/c.git", "ssh needs ssh_key"},
+		{"ssh://git.example/c.git", "want a user"},
+		{"http://u:secret@git.example/c.git", "holds a password"},
+		{"http://git.example/c.git", "http is for loopback addresses only"},
+		{"http://127.0.0.1/c.git", ""},
+		{"http://[::1]:80/c.git", ""},
 		{"git://git.example/c.git", `scheme "git" is refused`},
 		{"ext::sh -c 'echo secret >&2'", `scheme "ext" is refused`},
 		{"git@git.example:c.git", "malformed"},
@@ -117,7 +124,7 @@ func TestOpen(t *testing.T) {
 		{"", `scheme "" is refused`},
 		{"https://u:secret@\x7f", "malformed"},
 	} {
-		_, err := Open(c.url)
+		_, err := Open(Config{URL: c.url})
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("Open(%q) = %v", c.url, err)

@@ -113,15 +113,18 @@ func judge(s *said) Verdict {
 		if !strings.HasPrefix(line, "!\t") {
 			continue
 		}
-		lost := strings.Contains(line, "\t[rejected]")
-		late := s.out.contains("failed to update ref", "cannot lock ref", "incorrect old value", "reference already exists") &&
-			!s.err.contains("Permission denied", "Read-only file system", "No space left", "Disk quota exceeded", "exists; cannot create")
-		if lost || late {
+		if strings.Contains(line, "\t[rejected]") || s.late() {
 			return Busy
 		}
 		return Refused
 	}
 	return Unclear
+}
+
+// late reports whether the other side was too late for a lock, or for the old value.
+func (s *said) late() bool {
+	return s.out.contains("failed to update ref", "cannot lock ref", "incorrect old value", "reference already exists") &&
+		!s.err.contains("Permission denied", "Read-only file system", "No space left", "Disk quota exceeded", "exists; cannot create")
 }
 
 // lastLines returns the end of what was said, on one line, without passwords.

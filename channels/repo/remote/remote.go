@@ -24,12 +24,14 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/url"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"makenot.work/sando/channels/repo/transport"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 )
@@ -54,10 +56,18 @@ type Remote interface {
 	// Unless forced, the update is refused when the branch would lose a commit. The error
 	// is a *PushError when the remote had its say, or should have had.
 	Push(ctx context.Context, gitDir string, commit plumbing.Hash, branch string, force bool) error
+
+	// Close ends idle connections.
+	Close() error
 }
+
+// ErrMoved is matched by errors about a commit that was named a moment ago and is not any
+// more: look at the branch again.
+var ErrMoved = errors.New("the repository moved meanwhile")
 
 // Into is what a fetch fills. Its errors end the fetch, and are returned.
 type Into interface {
+	Head() plumbing.Hash // a commit that is there, with its tree; zero: none
 	Has(h plumbing.Hash) (bool, error)
 	Write(t plumbing.ObjectType, data []byte) error
 }
@@ -79,17 +89,40 @@ type PushError struct {
 
 func (e *PushError) Error() string { return e.Text }
 
-// Open returns the repository that a URL names. It does not look whether it is there.
-// Errors have the reason "config".
-func Open(repoURL string) (Remote, error) {
-	u, err := parse(repoURL)
+// Config says where the repository is, and by what host and this side are known.
+type Config = transport.Config
+
+// Check judges a configuration as far as that is possible without the network. Errors have
+// the reason "config".
+func Check(c Config) error {
+	u, err := parse(c.URL)
+	if err != nil {
+		return err
+	}
+	if u.Scheme != "file" {
+		return transport.Check(c)
+	}
+	if c != (Config{URL: c.URL}) {
+		return reason.Errorf(reason.Config, "repo URL %q is a directory: token_file, ca_file, ssh_key and known_hosts are for other machines", u.Redacted())
+	}
+	_, err = dirOf(u)
+	return err
+}
+
+// Open returns the repository that a configuration names. It does not look whether it is
+// there. Errors are those of Check.
+func Open(c Config) (Remote, error) {
+	if err := Check(c); err != nil {
+		return nil, err
+	}
+	u, err := parse(c.URL)
 	if err != nil {
 		return nil, err
 	}
-	if u.Scheme != "file" {
-		return nil, reason.Errorf(reason.Config, "repo URL %q: %s is not in this version; use file:///dir", u.Redacted(), u.Scheme)
+	if u.Scheme == "file" {
+		return openFile(u)
 	}
-	return openFile(u)
+	return openNetwork(c, transport.Default(), defaultBounds())
 }
 
 // Dir returns the directory that a file URL names. Errors have the reason "config".
@@ -113,7 +146,7 @@ func parse(repoURL string) (*url.URL, error) {
 		return nil, reason.Errorf(reason.Config, "repo URL is malformed; %s", ways)
 	}
 	switch u.Scheme {
-	case "file", "https", "ssh":
+	case "file", "https", "ssh", "http":
 		return u, nil
 	default:
 		return nil, reason.Errorf(reason.Config, "repo URL %q: scheme %q is refused; %s", layout.StripUserInfo(u.Redacted()), u.Scheme, ways)

@@ -1,0 +1,316 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+
+	"makenot.work/sando/channels/repo/objects"
+	"makenot.work/sando/channels/repo/pack"
+	"makenot.work/sando/channels/repo/transport"
+	"makenot.work/sando/internal/reason"
+)
+
+// network is a repository on another machine.
+type network struct {
+	host transport.Host
+	name string // for messages
+	bounds
+}
+
+// bounds is what one conversation may cost.
+type bounds struct {
+	poll, fetch time.Duration
+	advert      int64 // bytes on the wire
+	pack        int64
+	objects     int
+}
+
+func defaultBounds() bounds {
+	return bounds{poll: time.Minute, fetch: 5 * time.Minute, advert: 16 << 20, pack: maxFetch, objects: maxObjects}
+}
+
+func openNetwork(c Config, p transport.Patience, b bounds) (*network, error) {
+	host, err := transport.New(c, p)
+	if err != nil {
+		return nil, err
+	}
+	return &network{host, transport.Name(c.URL), b}, nil
+}
+
+func (n *network) Close() error { return n.host.Close() }
+
+// errSlow is why a conversation ended that took too long.
+func errSlow(d time.Duration) error {
+	return fmt.Errorf("the host is too slow: not done after %s", d)
+}
+
+// conversation is an open session, whose advertisement was read.
+type conversation struct {
+	transport.Session
+	caps   capabilities
+	cancel context.CancelFunc
+}
+
+func (c *conversation) Close() error {
+	defer c.cancel()
+	return c.Session.Close()
+}
+
+// open begins a conversation, and reads what is advertised.
+func (n *network) open(ctx context.Context, s transport.Service, d time.Duration, each func(string, plumbing.Hash)) (*conversation, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, d, errSlow(d))
+	session, err := n.host.Open(ctx, s)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	c := &conversation{Session: session, cancel: cancel}
+	if c.caps, err = readAdvert(newCapped(session, "advertisement", n.advert), each); err != nil {
+		return nil, errors.Join(n.wrap(err), c.Close())
+	}
+	return c, nil
+}
+
+// wrap names the repository in an error, unless it was named already.
+func (n *network) wrap(err error) error {
+	if err == nil || strings.HasPrefix(err.Error(), "repo ") {
+		return err
+	}
+	return fmt.Errorf("repo %q: %w", n.name, err)
+}
+
+const heads = "refs/heads/"
+
+func (n *network) Branch(ctx context.Context, name string) (plumbing.Hash, error) {
+	var found plumbing.Hash
+	c, err := n.open(ctx, transport.Read, n.poll, func(ref string, h plumbing.Hash) {
+		if ref == heads+name {
+			found = h
+		}
+	})
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	if found == plumbing.ZeroHash {
+		err = reason.Errorf(reason.Stale, "repo %q has no branch %q", n.name, name)
+	}
+	return found, errors.Join(err, c.Close())
+}
+
+func (n *network) Branches(ctx context.Context, prefix string) (map[string]plumbing.Hash, error) {
+	found := make(map[string]plumbing.Hash)
+	c, err := n.open(ctx, transport.Read, n.poll, func(ref string, h plumbing.Hash) {
+		if name, ok := strings.CutPrefix(ref, heads); ok && strings.HasPrefix(name, prefix) {
+			found[name] = h
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, c.Close()
+}
+
+// Fetch asks for the one commit, less what the newest commit in the mirror has. When that
+// leaves something out, the mirror has less than it should, and everything is asked for.
+func (n *network) Fetch(ctx context.Context, into Into, commit plumbing.Hash) error {
+	have := into.Head()
+	err := n.fetchOnce(ctx, into, commit, have)
+	if have != plumbing.ZeroHash && errors.Is(err, objects.ErrAbsent) {
+		err = n.fetchOnce(ctx, into, commit, plumbing.ZeroHash)
+	}
+	return n.wrap(err)
+}
+
+func (n *network) fetchOnce(ctx context.Context, into Into, commit, have plumbing.Hash) error {
+	c, err := n.openAt(ctx, commit)
+	if err != nil {
+		return err
+	}
+	defer c.Close() // was only read
+	q := query{want: commit, words: []string{"shallow"}, depth: 1}
+	if have != plumbing.ZeroHash {
+		q.have, q.shallow = have, true
+	}
+	answer, err := n.ask(c, q)
+	if err != nil {
+		return err
+	}
+	p, err := pack.Read(answer.pack, pack.Limits{Objects: n.objects, Bytes: 2 * maxFetch})
+	if err != nil {
+		return err
+	}
+	return (&copying{from: p, to: into, maxObjects: n.objects, seen: make(map[plumbing.Hash]bool)}).commit(ctx, commit)
+}
+
+// openAt begins to read, and sees whether the commit is still what some reference names:
+// hosts give out nothing else.
+func (n *network) openAt(ctx context.Context, commit plumbing.Hash) (*conversation, error) {
+	named := false
+	c, err := n.open(ctx, transport.Read, n.fetch, func(_ string, h plumbing.Hash) { named = named || h == commit })
+	if err != nil {
+		return nil, err
+	}
+	if !named {
+		return nil, errors.Join(fmt.Errorf("%w: nothing names commit %s any more", ErrMoved, commit), c.Close())
+	}
+	return c, nil
+}
+
+// Contains asks for the commits that commit has and old has not, and follows them. What is
+// said about old counts only where it is that old is not known there; that it is an ancestor
+// is seen from commits, by their hashes.
+func (n *network) Contains(ctx context.Context, _ Into, old, commit plumbing.Hash) (bool, error) {
+	if old == commit {
+		return true, nil
+	}
+	c, err := n.openAt(ctx, commit)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close() // was only read
+	answer, err := n.ask(c, query{want: commit, have: old, words: []string{"filter"}, filter: c.caps["filter"]})
+	if err != nil {
+		return false, n.wrap(err)
+	}
+	if !answer.known {
+		return false, nil // nor any commit that has it in its past
+	}
+	p, err := pack.History(answer.pack, pack.Limits{Objects: maxCommits, Bytes: maxHistory, Skipped: 16 * maxFetch})
+	if reason.Of(err) == reason.Limit {
+		return false, nil
+	}
+	if err != nil {
+		return false, n.wrap(err)
+	}
+	return descends(p, old, commit)
+}
+
+// descends goes back from commit through p until it meets old.
+func descends(p *pack.Pack, old, commit plumbing.Hash) (bool, error) {
+	seen := map[plumbing.Hash]bool{commit: true}
+	for todo := []plumbing.Hash{commit}; len(todo) > 0; {
+		h := todo[0]
+		todo = todo[1:]
+		if h == old {
+			return true, nil
+		}
+		data, err := p.Read(plumbing.CommitObject, h, objects.MaxCommit)
+		if errors.Is(err, objects.ErrAbsent) {
+			continue // old has it too
+		}
+		var c objects.Commit
+		if err == nil {
+			c, err = objects.ParseCommit(data)
+		}
+		if err != nil {
+			return false, err
+		}
+		for _, parent := range c.Parents {
+			if !seen[parent] {
+				seen[parent] = true
+				todo = append(todo, parent)
+			}
+		}
+	}
+	return false, nil
+}
+
+// query is a request to git-upload-pack.
+type query struct {
+	want, have plumbing.Hash
+	shallow    bool // of have, this side has no parents
+	depth      int  // 0: all of it
+	filter     bool // commits alone
+	words      []string
+}
+
+func (q query) encode(caps capabilities) []byte {
+	var buf bytes.Buffer
+	e := pktline.NewEncoder(&buf)
+	words := caps.only(append(q.words, "multi_ack_detailed", "side-band-64k", "ofs-delta", "no-progress")...)
+	e.Encodef("want %s %s\n", q.want, words) // a buffer takes everything
+	if q.shallow {
+		e.Encodef("shallow %s\n", q.have)
+	}
+	if q.depth > 0 {
+		e.Encodef("deepen %d\n", q.depth)
+	}
+	if q.filter {
+		e.Encodef("filter tree:0\n")
+	}
+	e.Flush()
+	if q.have != plumbing.ZeroHash {
+		e.Encodef("have %s\n", q.have)
+	}
+	e.Encodef("done\n")
+	return buf.Bytes()
+}
+
+// answer is what git-upload-pack says to a query.
+type answer struct {
+	known bool // the host has what was said to be had
+	pack  io.Reader
+}
+
+// ask sends a query, and reads the answer up to the pack.
+//
+//	[(shallow HASH | unshallow HASH)* flush]  (ACK HASH WORD)*  (ACK HASH | NAK)  pack
+func (n *network) ask(c *conversation, q query) (answer, error) {
+	if !c.caps["shallow"] {
+		q.depth, q.shallow = 0, false
+	}
+	if err := c.Ask(q.encode(c.caps)); err != nil {
+		return answer{}, err
+	}
+	r := newCapped(c, "pack", n.pack)
+	p := &packets{pktline.NewScanner(r)}
+	for q.depth > 0 {
+		line, err := p.next()
+		if err != nil {
+			return answer{}, err
+		}
+		if line == "" {
+			break
+		}
+	}
+	var a answer
+	for {
+		line, err := p.next()
+		if err != nil {
+			return answer{}, err
+		}
+		words := strings.Fields(line)
+		switch {
+		case line == "NAK" || len(words) == 2 && words[0] == "ACK":
+			a.known = line != "NAK"
+			a.pack = r
+			if c.caps["side-band-64k"] {
+				a.pack = &demux{sideband.NewDemuxer(sideband.Sideband64k, r)}
+			}
+			return a, nil
+		case len(words) == 3 && words[0] == "ACK":
+		default:
+			return answer{}, reason.Errorf(reason.Format, "answer is malformed at %q", transport.Printable(line))
+		}
+	}
+}
+
+// demux reads what is in the first band.
+type demux struct{ d *sideband.Demuxer }
+
+func (d *demux) Read(p []byte) (int, error) {
+	n, err := d.d.Read(p)
+	if err != nil && err != io.EOF {
+		err = cut(err)
+	}
+	return n, err
+}
