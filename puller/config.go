@@ -134,19 +134,21 @@ func (c *Config) complete() error {
 func (c *Config) completeChannels() error {
 	switch {
 	case c.Channels.Source == sourceGit:
+		if err := repo.Check(c.repo()); err != nil {
+			return fmt.Errorf("channels: %w", err)
+		}
 		return nil
 	case c.Channels.Source != sourceBucket:
 		return fmt.Errorf("channels.source: %q is neither %q nor %q", c.Channels.Source, sourceGit, sourceBucket)
 	case c.Channels.Repo != "" || c.Channels.Path != "":
 		return fmt.Errorf("channels.source is %q: channels.repo and channels.path are for %q; remove them, or the source", sourceBucket, sourceGit)
+	case c.Channels.TokenFile != "" || c.Channels.CAFile != "" || c.Channels.SSHKey != "" || c.Channels.KnownHosts != "":
+		return fmt.Errorf("channels.source is %q: token_file, ca_file, ssh_key and known_hosts of channels are for %q", sourceBucket, sourceGit)
 	}
 	return nil
 }
 
 func (c *Config) completeRest() (err error) {
-	if err := repo.Check(c.repo()); err != nil {
-		return fmt.Errorf("channels: %w", err)
-	}
 	if err := c.probe().Check(); err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
