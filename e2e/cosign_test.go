@@ -24,6 +24,7 @@ func TestCosignVerifies(t *testing.T) {
 	s.release("1.0")
 	s.promote("1.0")
 	s.release("2.0")
+	s.run(0, "builder", "mirror")
 	s.run(0, "builder", "promote", "a", "--version", "2.0", "--propose")
 	seen := map[string]int{}
 	s.cosignVerifies(c, s.path("site", "bucket"), seen)
@@ -32,8 +33,9 @@ func TestCosignVerifies(t *testing.T) {
 		s.out("git", "clone", "-q", "--branch", branch, s.path("site", "channels.git"), clone)
 		s.cosignVerifies(c, clone, seen)
 	}
-	// Trust is signed by both root keys, and on both branches.
-	want := map[string]int{"manifest-release": 2, "host-channel": 2, "a-channel": 2, "1-root-1": 2, "1-root-2": 2}
+	// Trust is signed by both root keys. Channels and trust are on both branches, and in
+	// the mirror.
+	want := map[string]int{"manifest-release": 2, "host-channel": 3, "a-channel": 3, "1-root-1": 3, "1-root-2": 3}
 	for what, n := range want {
 		if seen[what] != n {
 			t.Errorf("%s: %d signatures, want %d", what, seen[what], n)
