@@ -1,5 +1,5 @@
 // Package bucket is where bundles are kept: whole objects under string keys, behind a
-// small interface, and its first implementation, a directory.
+// small interface, in a directory or on an S3-compatible server.
 //
 // # Objects
 //
@@ -21,7 +21,7 @@
 //
 // # Keys
 //
-// A key is a path of components separated by single slashes, at most 1024 bytes long,
+// A key is a path of components separated by single slashes, at most 896 bytes long,
 // a component at most 200. It is valid UTF-8 without control characters, and no component
 // is empty or begins with a dot (so there is no "..", and a name that begins with a dot
 // is free for temporary files). No key may be another key with a slash and more behind
@@ -51,6 +51,38 @@
 // Who can write it while a builder writes can also make a directory in it a symlink at
 // the right moment, and so have the builder create a new file elsewhere. Give it to the
 // builder alone.
+//
+// # s3://name/prefix
+//
+// The object a/b/c has the key prefix/a/b/c; the prefix may be missing. Where the server
+// is, who comes in, and what is tried again is said in package s3. A reader sends one GET
+// for each object, with a condition where it polls, and with a range where it reads on. A
+// missing object may be answered 403 where the credentials must not list the bucket:
+// that matches fs.ErrNotExist, and the error names both readings. The version of an object
+// is its ETag.
+//
+// A creator sends HEAD, a PUT with If-None-Match: * in one part, and reads back: an object of
+// up to MaxReplace bytes whole, of a longer one what HEAD says. The PUT carries the
+// sizes and hashes of the body, which the server checks, and a number drawn for this
+// write as the metadata sando-write. By that number a creator whose connection broke
+// finds out whether it has won, when it tries again. Replace does the same with If-Match.
+// Caches in front of the server have to ask it again for channel objects, and may keep
+// all others for ever.
+//
+// A server that refuses the condition (501, or 400 for the request as such) is sent the
+// PUT without one, provided that HEAD was answered 404, and not 403. Such servers, and
+// those that ignore the condition, do not change an object under anyone either as long as
+// one writer at a time works on a key: HEAD finds what is there. What no client can do on
+// them is to decide between writers that are at the same key at the same moment, so
+// between the HEAD of one and its PUT another one's object may be lost, after both were
+// told that they won. With a digest in the name both wrote the same bytes. Of the keys
+// without one, manifest.json may change in this way, and a channel object may lose a
+// newer state to an older one until the next mirror; nodes follow neither, since a
+// signature and a digest decide. Let one builder at a time publish to such a server.
+//
+// Readers need s3:GetObject on prefix/*, and nothing else. Builders need s3:GetObject and
+// s3:PutObject on prefix/*; and s3:ListBucket too on a server without conditions,
+// because only then HEAD says 404.
 package bucket
 
 import (
@@ -65,6 +97,7 @@ import (
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/bucket/s3"
 )
 
 // Info is what is known of an object without reading it.
@@ -114,14 +147,14 @@ type Bucket interface {
 // MaxReplace is the size of the largest object that can be replaced.
 const MaxReplace = 64 << 10
 
-// Config says where a bucket is, and how to come in.
+// Config says where a bucket is, and how to come in. Package s3 says more of each field.
 type Config struct {
 	URL string // file:///dir or s3://bucket[/prefix]
 
 	// The rest is for s3 only.
 	Endpoint      string // https://host[:port]; http for a loopback address only
 	Region        string // empty: us-east-1
-	PathStyle     bool   // the bucket is named in the path instead of the host name
+	PathStyle     bool   // the bucket is named in the path, also where the host name could name it
 	Anonymous     bool   // requests are not signed, whatever credentials are around
 	AccessKeyFile string // files that hold one line each
 	SecretKeyFile string
@@ -142,32 +175,62 @@ var (
 	ErrChanged = errors.New("object was changed")
 )
 
+// Check judges everything about c that can be judged without a network. Its errors have
+// the reason "config".
+func (c Config) Check() error {
+	_, err := Open(context.Background(), c)
+	return err
+}
+
 // Open returns the bucket that c names. It does not look whether it is there. Its
 // errors have the reason "config".
 func Open(_ context.Context, c Config) (Bucket, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil {
 		// The text of a url.Error holds the URL, and that may hold a password.
-		return nil, reason.Errorf(reason.Config, "storage URL is malformed; a directory is written file:///dir")
+		return nil, reason.Errorf(reason.Config, "storage.url is malformed; %s", urlForms)
+	}
+	if u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return nil, reason.Errorf(reason.Config, "storage.url: %q holds more than a place; %s", u.Redacted(), urlForms)
 	}
 	switch u.Scheme {
 	case "file":
-		return openFile(u)
+		return openFile(u, c)
 	case "s3":
-		return nil, reason.Errorf(reason.Config, "storage URL %q: s3 is not in this version; use file:///dir", u.Redacted())
+		return openS3(u, c)
 	default:
-		return nil, reason.Errorf(reason.Config, "storage URL %q: scheme is %q; a directory is written file:///dir", u.Redacted(), u.Scheme)
+		return nil, reason.Errorf(reason.Config, "storage.url: the scheme of %q is %q; %s", u.Redacted(), u.Scheme, urlForms)
 	}
 }
 
-func openFile(u *url.URL) (Bucket, error) {
+const urlForms = "a directory is written file:///dir, with three slashes, and a bucket s3://name or s3://name/prefix"
+
+func openFile(u *url.URL, c Config) (Bucket, error) {
 	switch {
-	case u.Host != "" || u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, reason.Errorf(reason.Config, "storage URL %q holds more than a path; a directory is written file:///dir, with three slashes", u.Redacted())
+	case u.Host != "":
+		return nil, reason.Errorf(reason.Config, "storage.url: %q names a host; %s", u, urlForms)
 	case !filepath.IsAbs(u.Path) || filepath.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") || strings.ContainsRune(u.Path, 0):
-		return nil, reason.Errorf(reason.Config, "storage URL %q: the path is not absolute and plain, or is the root; write file:///dir", u.Redacted())
+		return nil, reason.Errorf(reason.Config, "storage.url: the path of %q is not absolute and plain, or is the root; %s", u, urlForms)
+	case c != Config{URL: c.URL}:
+		return nil, reason.Errorf(reason.Config, "storage.url: %q is a directory; remove the other keys of [storage], they are for s3 alone", u)
 	}
 	return &dir{path: filepath.Clean(u.Path)}, nil
+}
+
+func openS3(u *url.URL, c Config) (Bucket, error) {
+	prefix := strings.TrimSuffix(strings.TrimPrefix(u.Path, "/"), "/")
+	if prefix != "" && (CheckKey(prefix) != nil || len(prefix) > MaxPrefix) {
+		return nil, reason.Errorf(reason.Config, "storage.url: the prefix %q is longer than %d bytes or not of the form of a key", prefix, MaxPrefix)
+	}
+	client, err := s3.New(s3.Config{
+		Bucket: u.Host, Prefix: prefix,
+		Endpoint: c.Endpoint, Region: c.Region, PathStyle: c.PathStyle, CAFile: c.CAFile,
+		Anonymous: c.Anonymous, AccessKeyFile: c.AccessKeyFile, SecretKeyFile: c.SecretKeyFile,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &remote{client}, nil
 }
 
 // readTime is how long ReadAll waits for a small object.
@@ -203,15 +266,16 @@ func readAll(ctx context.Context, b Bucket, key string, max int64) (data []byte,
 		}
 	}
 	if info.Size > max || int64(len(data)) > max {
-		return nil, tooLong(key, max)
+		return nil, fmt.Errorf("object %q: %w", key, tooLong(max))
 	}
 	return data, nil
 }
 
-// Bounds on a key.
+// Bounds on a key, and on the prefix of a bucket.
 const (
-	MaxKey       = 1024 // bytes
-	MaxComponent = 200  // bytes
+	MaxKey       = 896 // bytes
+	MaxComponent = 200 // bytes
+	MaxPrefix    = 127 // bytes; with a slash and a key that makes 1024, which is S3's bound
 )
 
 // CheckKey reports whether key may name an object. Its errors match ErrKey and have the

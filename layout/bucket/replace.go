@@ -39,14 +39,12 @@ func (d *dir) Poll(ctx context.Context, key, version string, max int64) (data []
 		return nil, "", fmt.Errorf("read object %q: %w", key, err)
 	}
 	if info.Size > max || int64(len(data)) > max {
-		return nil, "", tooLong(key, max)
+		return nil, "", fmt.Errorf("object %q: %w", key, tooLong(max))
 	}
 	return data, info.Version, nil
 }
 
-func tooLong(key string, max int64) error {
-	return reason.Errorf(reason.Limit, "object %q: more than %d bytes", key, max)
-}
+func tooLong(max int64) error { return reason.Errorf(reason.Limit, "more than %d bytes", max) }
 
 // checkReplace refuses what no bucket lets replace.
 func checkReplace(key string, data []byte) error {
@@ -54,7 +52,7 @@ func checkReplace(key string, data []byte) error {
 		return err
 	}
 	if len(data) > MaxReplace {
-		return tooLong(key, MaxReplace)
+		return tooLong(MaxReplace)
 	}
 	return nil
 }

@@ -1,0 +1,196 @@
+package s3
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Error is an answer that is not a success.
+type Error struct {
+	Status    int
+	Code      string // S3's word for it; empty when the answer has none
+	RequestID string // for the server's operator; may be empty
+	Region    string // where the bucket is, when the answer says so
+
+	retryAfter time.Duration
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("the server answers %d", e.Status)
+	if e.Code != "" {
+		s += " " + e.Code
+	}
+	if e.RequestID != "" {
+		s += ", request " + e.RequestID
+	}
+	switch {
+	case e.Status/100 == 3 && e.Region != "":
+		s += fmt.Sprintf(", a redirect, which is not followed: the bucket is in region %s; set storage.region and storage.endpoint", e.Region)
+	case e.Status/100 == 3:
+		s += ", a redirect, which is not followed: correct storage.endpoint or storage.region"
+	case e.Region != "" && (e.Code == "AuthorizationHeaderMalformed" || e.Code == "InvalidRegion"):
+		s += fmt.Sprintf(": the bucket is in region %s; set storage.region", e.Region)
+	case e.refusesKeys():
+		s += ": the server does not accept these credentials, or not any more"
+	}
+	return s
+}
+
+// refusesKeys reports whether the answer is about the keys of the request, rather than
+// about what their owner may do.
+func (e *Error) refusesKeys() bool {
+	switch e.Code {
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
+		return true
+	}
+	return false
+}
+
+// Forbidden reports whether the server refused to serve the key to this owner of good
+// credentials. It says so of a missing object, too, when they may not list the bucket.
+func (e *Error) Forbidden() bool {
+	return e.Status == http.StatusForbidden && !e.refusesKeys() && e.Code != "RequestTimeTooSkewed"
+}
+
+// Unsupported reports whether the server says that it does not know a header of the
+// request, such as a condition on a PUT.
+func (e *Error) Unsupported() bool {
+	if e.Status == http.StatusNotImplemented || e.Code == "NotImplemented" {
+		return true
+	}
+	return e.Status == http.StatusBadRequest && (e.Code == "" || e.Code == "InvalidRequest" || e.Code == "InvalidArgument")
+}
+
+func (e *Error) temporary() bool {
+	switch e.Status {
+	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	switch e.Code { // whatever the status
+	case "SlowDown", "InternalError", "RequestTimeout", "ServiceUnavailable":
+		return true
+	}
+	return false
+}
+
+// broken is a request, or an answer, that did not come through.
+type broken struct{ err error }
+
+func (b *broken) Error() string { return b.err.Error() }
+func (b *broken) Unwrap() error { return b.err }
+
+func refusesKeys(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.refusesKeys()
+}
+
+// temporary reports whether another attempt may help against err.
+func temporary(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.temporary()
+	}
+	var verify *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var host x509.HostnameError
+	if errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &host) {
+		return false
+	}
+	var b *broken
+	return errors.As(err, &b)
+}
+
+// judge returns an answer that is a success. Of any other it closes the body.
+func judge(method string, resp *http.Response) (*http.Response, error) {
+	var err error
+	switch {
+	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent && resp.StatusCode != http.StatusNotModified:
+		err = refusal(resp)
+	case method == http.MethodPut:
+		// The body of a success is empty. An error may be sent after a success was begun.
+		if e := refusal(resp); e.Code != "" {
+			err = e
+		}
+	case method == http.MethodGet && resp.StatusCode != http.StatusNotModified && isXML(resp.Header):
+		// No object has this type here, and there are servers that send errors like this.
+		err = refusal(resp)
+	case encoded(resp.Header):
+		err = fmt.Errorf("the answer has the content encoding %q, want the bytes as they are stored", resp.Header.Get("Content-Encoding"))
+	case resp.ContentLength < 0 && resp.StatusCode != http.StatusNotModified:
+		err = errors.New("the answer does not say how long it is")
+	default:
+		return resp, nil
+	}
+	resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+func encoded(h http.Header) bool {
+	e := h.Get("Content-Encoding")
+	return e != "" && !strings.EqualFold(e, "identity")
+}
+
+func isXML(h http.Header) bool {
+	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (t == "application/xml" || t == "text/xml")
+}
+
+// maxRefusal is how much of an answer's body is looked at for what it says.
+const maxRefusal = 64 << 10
+
+// refusal reads what an answer says of itself. Its words are shown, its prose is not:
+// it may repeat parts of the request.
+func refusal(resp *http.Response) *Error {
+	var body struct {
+		XMLName   xml.Name `xml:"Error"`
+		Code      string
+		RequestID string `xml:"RequestId"`
+		Region    string
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err == nil && len(data) > 0 && xml.Unmarshal(data, &body) != nil {
+		body.Code, body.RequestID, body.Region = "", "", ""
+	}
+	pick := func(values ...string) string {
+		for _, v := range values {
+			if word(v) {
+				return v
+			}
+		}
+		return ""
+	}
+	return &Error{
+		Status:     resp.StatusCode,
+		Code:       pick(body.Code, resp.Header.Get("X-Minio-Error-Code")),
+		RequestID:  pick(body.RequestID, resp.Header.Get("X-Amz-Request-Id")),
+		Region:     pick(body.Region, resp.Header.Get("X-Amz-Bucket-Region")),
+		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+	}
+}
+
+// retryAfter reads both forms of the header: seconds, and a date.
+func retryAfter(s string, now time.Time) time.Duration {
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(s); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
+
+func emptySum() [32]byte { return sha256.Sum256(nil) }
