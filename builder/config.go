@@ -44,12 +44,19 @@ type Config struct {
 		Timeout  time.Duration `koanf:"timeout"` // of one run of the command; 0: none
 	} `koanf:"build"`
 	Storage struct {
-		URL string `koanf:"url"`
+		URL           string `koanf:"url"`
+		Endpoint      string `koanf:"endpoint"`
+		Region        string `koanf:"region"`
+		PathStyle     bool   `koanf:"path_style"`
+		Anonymous     bool   `koanf:"anonymous"`
+		AccessKeyFile string `koanf:"access_key_file"`
+		SecretKeyFile string `koanf:"secret_key_file"`
+		CAFile        string `koanf:"ca_file"`
 	} `koanf:"storage"`
 	Channels struct {
-		Repo    string   `koanf:"repo"`
-		Branch  string   `koanf:"branch"`
-		Path    string   `koanf:"path"`
+		Repo   string `koanf:"repo"`
+		Branch string `koanf:"branch"`
+		Path   string `koanf:"path"`
 
 		TokenFile  string `koanf:"token_file"` // https
 		CAFile     string `koanf:"ca_file"`
@@ -93,8 +100,6 @@ func (p Platform) String() string {
 // notYet lists the keys of the format that this version does not act on.
 var notYet = [...]string{
 	"gate", "watch",
-	"storage.endpoint", "storage.region", "storage.path_style", "storage.anonymous",
-	"storage.access_key_file", "storage.secret_key_file", "storage.ca_file",
 }
 
 // NotYet returns the keys that LoadConfig refuses as not in this version, for the
@@ -130,6 +135,7 @@ func (c *Config) complete(dir string) error {
 	for _, p := range []*string{
 		&c.State, &c.Signing.ReleaseKey, &c.Signing.ChannelKey, &c.Signing.Trust,
 		&c.Channels.TokenFile, &c.Channels.CAFile, &c.Channels.SSHKey, &c.Channels.KnownHosts,
+		&c.Storage.AccessKeyFile, &c.Storage.SecretKeyFile, &c.Storage.CAFile,
 	} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
@@ -146,6 +152,9 @@ func (c *Config) complete(dir string) error {
 	}
 	if c.Storage.URL == "" || c.Channels.Repo == "" {
 		return errors.New("storage.url and channels.repo: want where bundles and channels are kept")
+	}
+	if err := c.bucket().Check(); err != nil {
+		return err
 	}
 	return errors.Join(c.completeSource(), c.completeBuild(), c.completeChannels())
 }
@@ -230,7 +239,7 @@ func (c *Config) plan() stage.Plan {
 	return p
 }
 
-func (c *Config) bucket() bucket.Config { return bucket.Config{URL: c.Storage.URL} }
+func (c *Config) bucket() bucket.Config { return bucket.Config(c.Storage) }
 
 func (c *Config) repo() repo.Config {
 	return repo.Config{

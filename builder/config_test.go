@@ -152,7 +152,7 @@ func TestNewRefusals(t *testing.T) {
 	}{
 		"no anchor":           {func(c *Config) { c.Signing.Trust += "x" }, "trust.jsonx"},
 		"anchor of other app": {func(c *Config) { c.App = "other" }, `of app "mnw"`},
-		"storage":             {func(c *Config) { c.Storage.URL = "s3://x" }, "not in this version"},
+		"storage":             {func(c *Config) { c.Storage.URL = "s3://x" }, `"x" is not the name of a bucket`},
 		"anchor is no trust":  {func(c *Config) { c.Signing.Trust = c.Signing.ReleaseKey }, "trust"},
 	} {
 		s := newSite(t)

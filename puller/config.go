@@ -41,7 +41,14 @@ type Config struct {
 		KnownHosts string `koanf:"known_hosts"`
 	} `koanf:"channels"`
 	Storage struct {
-		URL string `koanf:"url"`
+		URL           string `koanf:"url"`
+		Endpoint      string `koanf:"endpoint"`
+		Region        string `koanf:"region"`
+		PathStyle     bool   `koanf:"path_style"`
+		Anonymous     bool   `koanf:"anonymous"`
+		AccessKeyFile string `koanf:"access_key_file"`
+		SecretKeyFile string `koanf:"secret_key_file"`
+		CAFile        string `koanf:"ca_file"`
 	} `koanf:"storage"`
 	Service struct {
 		Command []string `koanf:"command"` // restarts the app; none: nothing to restart
@@ -69,8 +76,6 @@ var notYet = [...]string{
 	"service.unit", "service.action",
 	"limits.reserve",
 	"channels.min_seq",
-	"storage.endpoint", "storage.region", "storage.path_style", "storage.anonymous",
-	"storage.access_key_file", "storage.secret_key_file", "storage.ca_file",
 }
 
 // NotYet returns the keys that LoadConfig refuses as not in this version, for the
@@ -121,6 +126,9 @@ func (c *Config) complete() error {
 	if !filepath.IsAbs(c.Trust) {
 		return fmt.Errorf("trust: %q is not an absolute path", c.Trust)
 	}
+	if err := c.checkStorage(); err != nil {
+		return err
+	}
 	if err := c.completeChannels(); err != nil {
 		return err
 	}
@@ -128,6 +136,20 @@ func (c *Config) complete() error {
 		return fmt.Errorf("retain: %d is less than 1", c.Retain)
 	}
 	return c.completeRest()
+}
+
+func (c *Config) checkStorage() error {
+	if c.Storage.URL == "" {
+		return nil // whoever needs the bucket refuses to go without
+	}
+	for key, file := range map[string]string{
+		"access_key_file": c.Storage.AccessKeyFile, "secret_key_file": c.Storage.SecretKeyFile, "ca_file": c.Storage.CAFile,
+	} {
+		if file != "" && !filepath.IsAbs(file) {
+			return fmt.Errorf("storage.%s: %q is not an absolute path", key, file)
+		}
+	}
+	return c.bucket().Check()
 }
 
 // completeChannels keeps a repo that nobody reads from looking as if it were read.
@@ -180,7 +202,7 @@ func (c *Config) repo() repo.Config {
 	}
 }
 
-func (c *Config) bucket() bucket.Config { return bucket.Config{URL: c.Storage.URL} }
+func (c *Config) bucket() bucket.Config { return bucket.Config(c.Storage) }
 
 func (c *Config) probe() probe.Probe {
 	return probe.Probe{URL: c.Health.URL, JSON: c.Health.JSON, Smoke: c.Health.Smoke}
