@@ -64,8 +64,12 @@ func (c *cycle) since(version string) canon.Time {
 // activate makes t live: intent, swap, restart, health, result or the way back to from.
 // The release is on disk, whole and durable.
 func (c *cycle) activate(ctx context.Context, t target, from string) (Result, error) {
-	if err := c.service.Check(); err != nil {
-		return Result{}, reason.Errorf(reason.Config, "%w: nothing was changed; %s", err, c.facts().keeps())
+	if err := c.service.Check(ctx); err != nil {
+		code := reason.Config
+		if e := (*reason.Error)(nil); errors.As(err, &e) {
+			code = e.Code
+		}
+		return Result{}, reason.Errorf(code, "%w: nothing was changed; %s", err, c.facts().keeps())
 	}
 	if c.ordered(t.Version) {
 		return Result{}, errOrder
@@ -73,6 +77,7 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 	i := &node.Intent{
 		Phase: node.Switching, From: from, Via: c.cur.Version, To: t.Version,
 		Manifest: t.Manifest, Attempt: t.Attempt, Pin: t.Pin, Started: canon.At(c.now()),
+		Invocation: c.invocation(ctx),
 	}
 	if over := c.st.Intent; over != nil {
 		i.Over = over
@@ -90,7 +95,7 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 			return Result{}, err
 		}
 	}
-	return c.settle(ctx)
+	return c.settle(ctx, c.start)
 }
 
 // goingBackTo returns what a new intent goes back to: what ran before; during a
@@ -118,14 +123,17 @@ func (c *cycle) swap(version string) error {
 	return err
 }
 
-// settle starts the release that the open intent switched to, and writes the result.
-func (c *cycle) settle(ctx context.Context) (Result, error) {
-	err := c.start(ctx, c.st.Intent.To)
+// settle lets the release that the open intent switched to prove itself, by start or by
+// watch, and writes the result.
+func (c *cycle) settle(ctx context.Context, prove func(ctx context.Context, v, before string) error) (Result, error) {
+	err := prove(ctx, c.st.Intent.To, c.st.Intent.Invocation)
 	switch {
 	case err == nil:
 		return c.good()
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", c.st.Intent.To, ctx.Err())
+	case errors.Is(err, errGoingDown):
+		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", c.st.Intent.To, err)
 	case errors.Is(err, errOrder):
 		return Result{}, err
 	}
@@ -252,10 +260,12 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 	}
-	err := c.start(ctx, i.From)
+	err := c.start(ctx, i.From, c.invocation(ctx))
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("interrupted on the way back to %s, the next cycle goes on: %w", i.From, ctx.Err())
+	case errors.Is(err, errGoingDown):
+		return Result{}, fmt.Errorf("interrupted on the way back to %s, the next cycle goes on: %w", i.From, err)
 	case errors.Is(err, errOrder):
 		return Result{}, err
 	case err != nil:
@@ -319,73 +329,4 @@ func (c *cycle) stay(cause error) (Result, error) {
 	}
 	c.record(node.Event{Event: "unhealthy", Reason: reason.Unhealthy, To: i.To, Digest: i.Manifest, Message: cause.Error()})
 	return Result{}, reason.Errorf(reason.Unhealthy, "%s is not healthy, and there is nothing to go back to: it stays, and is started again at %s (tried %d times so far); it failed with: %w", i.To, r.Next.Format(canon.TimeLayout), r.Count, cause)
-}
-
-// start restarts the service on a release that is live, and waits until it proved
-// itself. Any error but ctx's and errOrder means that it did not.
-func (c *cycle) start(ctx context.Context, v string) error {
-	c.begin(Restarting, c.cfg.Health.StartTimeout+shortly)
-	err := c.service.Restart(ctx, Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
-	if err != nil {
-		return err
-	}
-	return c.watch(ctx, v)
-}
-
-// watch waits until the probe answers as it should, and then for as long as the
-// release has to stay so. The first wrong answer after a right one ends it.
-func (c *cycle) watch(ctx context.Context, v string) error {
-	probe := c.cfg.probe()
-	if probe.Empty() {
-		return nil
-	}
-	h := c.cfg.Health
-	begin := c.now()
-	var well time.Time
-	for {
-		c.begin(Probing, h.Interval+time.Duration(1+len(h.Smoke))*probeTime+shortly)
-		err := probe.Run(ctx, v)
-		now := c.now()
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == nil && well.IsZero():
-			well = now
-			c.log.Info("healthy", "version", v, "after", now.Sub(begin).Round(time.Millisecond))
-		case err != nil && !well.IsZero():
-			return fmt.Errorf("was healthy for %s, then %w", now.Sub(well).Round(time.Millisecond), err)
-		case err != nil && now.Sub(begin) >= h.StartTimeout:
-			return fmt.Errorf("after %s still %w", h.StartTimeout, err)
-		}
-		if !well.IsZero() && now.Sub(well) >= h.StableFor {
-			return nil
-		}
-		if c.ordered(v) {
-			return errOrder
-		}
-		if err := sleep(ctx, h.Interval); err != nil {
-			return err
-		}
-	}
-}
-
-// probeTime is above what one request of a probe may take.
-const probeTime = 10 * time.Second
-
-// ordered reports whether a pin came, since this cycle looked last, that names another
-// release than v. The emergency exit waits for nothing.
-func (c *cycle) ordered(v string) bool {
-	p, err := c.dir.Pin()
-	return err == nil && p != nil && p.Release != v && (c.pin == nil || p.At != c.pin.At)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

@@ -282,7 +282,7 @@ func TestCommandCheck(t *testing.T) {
 	for program, ok := range map[string]bool{
 		"/bin/sh": true, dir + "/none": false, dir + "/noexec": false, "/opt/mnw/current/restart": true,
 	} {
-		err := (&command{args: []string{program}, root: "/opt/mnw"}).Check()
+		err := (&command{args: []string{program}, root: "/opt/mnw"}).Check(t.Context())
 		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), program) {
 			t.Errorf("%s: %v", program, err)
 		}

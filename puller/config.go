@@ -16,6 +16,7 @@ import (
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
+	"makenot.work/sando/systemd"
 )
 
 // ConfigDir is where configuration files are looked for.
@@ -51,7 +52,9 @@ type Config struct {
 		CAFile        string `koanf:"ca_file"`
 	} `koanf:"storage"`
 	Service struct {
-		Command []string `koanf:"command"` // restarts the app; none: nothing to restart
+		Unit    string   `koanf:"unit"`    // the systemd service that runs the app
+		Action  string   `koanf:"action"`  // "restart" or "reload-or-restart"
+		Command []string `koanf:"command"` // restarts the app, instead; neither: nothing to restart
 	} `koanf:"service"`
 	Health struct {
 		URL          string         `koanf:"url"`
@@ -73,7 +76,6 @@ type Config struct {
 // of them could hurt, so they are refused.
 var notYet = [...]string{
 	"env", "hook", "schedule", "report",
-	"service.unit", "service.action",
 	"limits.reserve",
 	"channels.min_seq",
 }
@@ -88,6 +90,7 @@ func LoadConfig(file string, flags map[string]any) (*Config, error) {
 	c := new(Config)
 	c.Retain = 3
 	c.Channels.Source, c.Channels.Branch = "git", "main"
+	c.Service.Action = string(systemd.Restart)
 	c.Health.StartTimeout, c.Health.Interval, c.Health.StableFor = time.Minute, time.Second, 30*time.Second
 	c.Limits.MaxBundle, c.Limits.MaxEntries = "2GiB", 200_000
 	if err := config.Load(config.Source{File: file, Flags: flags, NotYet: notYet[:]}, c); err != nil {
@@ -176,6 +179,9 @@ func (c *Config) completeRest() (err error) {
 	}
 	if len(c.Service.Command) > 0 && !filepath.IsAbs(c.Service.Command[0]) {
 		return fmt.Errorf("service.command: %q is not an absolute path", c.Service.Command[0])
+	}
+	if err := c.completeService(); err != nil {
+		return err
 	}
 	for key, d := range map[string]time.Duration{"start_timeout": c.Health.StartTimeout, "interval": c.Health.Interval} {
 		if d <= 0 {

@@ -190,7 +190,11 @@ func (c *cycle) resume(ctx context.Context) (Result, error) {
 		}
 		return c.goBack(ctx, err)
 	}
-	return c.settle(ctx)
+	if c.startedSince(ctx, i.Invocation) {
+		c.log.Info("not restarted again: it was started since the swap", "version", i.To)
+		return c.settle(ctx, c.watch)
+	}
+	return c.settle(ctx, c.start)
 }
 
 // resumeBack goes on with a way back, to another release if that one does not hold.

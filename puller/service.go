@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,16 +17,27 @@ import (
 
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/systemd"
 )
 
 // Service is what runs the app.
 type Service interface {
+	// Check reports what keeps Restart from working at all, whatever the release. It has
+	// the reason "config", unless it names another.
+	Check(ctx context.Context) error
 	// Restart makes the app run the release that `current` names, and waits at most
 	// timeout until it was told so. An error says that the release could not be
 	// started.
 	Restart(ctx context.Context, s Start, timeout time.Duration) error
-	// Check reports what keeps Restart from working at all.
-	Check() error
+}
+
+// Manager is a Service that knows how the app runs.
+type Manager interface {
+	Service
+	// Look says how the app runs. An error that matches errBlind says nothing about it.
+	Look(ctx context.Context) (Run, error)
+	// Stopping reports whether the machine is going down, as far as that is known.
+	Stopping(ctx context.Context) bool
 }
 
 // Start says what is to be started.
@@ -36,8 +48,11 @@ type Start struct {
 }
 
 func newService(cfg *Config) Service {
-	if len(cfg.Service.Command) > 0 {
-		return &command{cfg.Service.Command, cfg.Root}
+	switch s := cfg.Service; {
+	case s.Unit != "":
+		return &unit{s.Unit, systemd.Action(s.Action)}
+	case len(s.Command) > 0:
+		return &command{s.Command, cfg.Root}
 	}
 	return nothing{}
 }
@@ -46,7 +61,7 @@ func newService(cfg *Config) Service {
 type nothing struct{}
 
 func (nothing) Restart(context.Context, Start, time.Duration) error { return nil }
-func (nothing) Check() error                                        { return nil }
+func (nothing) Check(context.Context) error                         { return nil }
 
 // command is a program of the operator's that restarts the app. It gets SANDO_APP,
 // SANDO_VERSION and SANDO_RELEASE in its environment and must exit with 0. What it
@@ -59,7 +74,7 @@ type command struct {
 
 // Check reports whether there is a program to run. One that a release brings is not
 // there before its first install.
-func (c *command) Check() error {
+func (c *command) Check(context.Context) error {
 	program := c.args[0]
 	if strings.HasPrefix(program, filepath.Join(c.root, "current")+"/") {
 		return nil
@@ -84,7 +99,7 @@ func (c *command) Restart(ctx context.Context, s Start, timeout time.Duration) e
 	defer out.Close()
 	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "SANDO_APP="+s.App, "SANDO_VERSION="+s.Version, "SANDO_RELEASE="+s.Release)
+	cmd.Env = append(environ(), "SANDO_APP="+s.App, "SANDO_VERSION="+s.Version, "SANDO_RELEASE="+s.Release)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -95,6 +110,15 @@ func (c *command) Restart(ctx context.Context, s Start, timeout time.Duration) e
 		err = cause
 	}
 	return fmt.Errorf("service command %q: %w%s", strings.Join(c.args, " "), err, lastWords(out))
+}
+
+// environ is this process's environment without what its own service manager says to it
+// alone.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(systemd.Private(), name)
+	})
 }
 
 var errTimeout = errors.New("took longer than health.start_timeout")

@@ -29,6 +29,7 @@ type Status struct {
 	LastGood  *node.Release  `json:"last_good,omitempty"`
 	Previous  *node.Release  `json:"previous,omitempty"`
 	Retry     *node.Retry    `json:"retry,omitempty"`
+	Unit      *UnitStatus    `json:"unit,omitempty"` // with service.unit
 	Blocked   []node.Block   `json:"blocked"`
 	Releases  []string       `json:"releases"`
 	Trust     int64          `json:"trust,omitempty"` // version of the newest trust held
@@ -55,8 +56,9 @@ type ChannelStatus struct {
 	Hotfix  string     `json:"hotfix,omitempty"`
 }
 
-// Status reads the node's own files. It changes nothing, waits for nothing, and needs
-// no lock; so what it shows may be in the middle of a cycle.
+// Status reads the node's own files, and asks systemd about the unit. It changes nothing,
+// waits for no other puller, and needs no lock; so what it shows may be in the middle of
+// a cycle.
 func (p *Puller) Status(ctx context.Context) (Status, error) {
 	c := &cycle{Puller: p, dry: true}
 	s := Status{App: p.cfg.App, Node: p.cfg.Node, Tier: p.cfg.Tier, Root: p.cfg.Root, Blocked: []node.Block{}, Releases: []string{}}
@@ -75,6 +77,7 @@ func (p *Puller) Status(ctx context.Context) (Status, error) {
 	if err := c.describe(&s); err != nil {
 		return s, err
 	}
+	c.describeUnit(ctx, &s)
 	s.Reason, s.Message = c.headline(pinErr)
 	s.Warnings = c.warnings
 	return s, nil

@@ -77,7 +77,7 @@ func (a *app) Restart(_ context.Context, s Start, _ time.Duration) error {
 	return nil
 }
 
-func (a *app) Check() error {
+func (a *app) Check(context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.missing

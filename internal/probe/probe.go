@@ -52,6 +52,25 @@ func (p Probe) Check() error {
 // Empty reports whether p asks nothing.
 func (p Probe) Empty() bool { return p.URL == "" && len(p.Smoke) == 0 }
 
+// NamesVersion reports whether the answer must name the version that is asked for.
+func (p Probe) NamesVersion() bool { return p.URL != "" && namesVersion(p.JSON) }
+
+func namesVersion(fields map[string]any) bool {
+	for _, v := range fields {
+		switch v := v.(type) {
+		case string:
+			if strings.Contains(v, "{version}") {
+				return true
+			}
+		case map[string]any:
+			if namesVersion(v) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Run asks once. The error matches ErrUnhealthy and says what was asked and answered.
 func (p Probe) Run(ctx context.Context, version string) error {
 	client := newClient()

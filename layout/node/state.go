@@ -73,10 +73,13 @@ type Intent struct {
 	Manifest layout.Digest `json:"manifest,omitempty"`
 	Attempt  int64         `json:"attempt"`
 	Pin      bool          `json:"pin,omitempty"` // ordered by a pin, not by the channel
-	Tries    int           `json:"tries"`         // recoveries begun
-	Started  canon.Time    `json:"started"`
-	Cause    string        `json:"cause,omitempty"` // why it goes back
-	Over     *Intent       `json:"over,omitempty"`  // the one whose probation this one ended; back in force if this one is dropped
+	// Invocation is that of the app's unit from before the restart: another one later
+	// means that it was restarted. "none": it never ran; empty: nobody knows.
+	Invocation string     `json:"invocation,omitempty"`
+	Tries      int        `json:"tries"` // recoveries begun
+	Started    canon.Time `json:"started"`
+	Cause      string     `json:"cause,omitempty"` // why it goes back
+	Over       *Intent    `json:"over,omitempty"`  // the one whose probation this one ended; back in force if this one is dropped
 }
 
 // Retry says when a first install that did not become healthy is tried again.

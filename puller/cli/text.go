@@ -40,6 +40,9 @@ func writeStatus(out io.Writer, s puller.Status) {
 			line(r.name, "%s", r.rel.Version)
 		}
 	}
+	if u := s.Unit; u != nil {
+		line("unit", "%s", unitLine(now, u))
+	}
 	if n := len(s.Blocked); n > 0 {
 		b := s.Blocked[n-1]
 		text := fmt.Sprintf("%d; the last is %s, since %s", n, b.Version, moment(now, b.At))
@@ -60,6 +63,20 @@ func writeStatus(out io.Writer, s puller.Status) {
 	for _, warning := range s.Warnings {
 		line("warning", "%s", warning)
 	}
+}
+
+func unitLine(now time.Time, u *puller.UnitStatus) string {
+	text := u.Name + " is " + u.Words
+	if !u.Since.IsZero() {
+		text += " since " + moment(now, u.Since)
+	}
+	if u.PID != 0 {
+		text += fmt.Sprintf(", pid %d", u.PID)
+	}
+	if u.Memory != 0 {
+		text += ", " + cli.Size(u.Memory)
+	}
+	return text
 }
 
 func writeWanted(line func(name, format string, args ...any), now time.Time, s puller.Status) {

@@ -1,0 +1,182 @@
+package puller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// errEnded says that the app has ended, and that nothing will start it again.
+	errEnded = errors.New("it does not run")
+	// errBlind says that nobody can be asked whether the app runs.
+	errBlind = errors.New("the service manager cannot be asked")
+	// errGoingDown says that the machine is shutting down, which proves nothing about a
+	// release. The intent stays open.
+	errGoingDown = errors.New("the machine is shutting down")
+)
+
+// Run is how the app runs, as a service manager sees it.
+type Run struct {
+	Fresh      bool   // a restart has to make it another invocation
+	Invocation string // names this run of it; never: there was none
+	Since      time.Time
+	Restarts   int // by the manager itself
+	Up         bool
+	Ended      bool // and nothing starts it again
+	Words      string
+}
+
+// never is the invocation of an app that never ran.
+const never = "none"
+
+// verdict says what is wrong with r: before is the invocation from before the restart,
+// "" when that is not known; first is the run that was well, nil when none was yet.
+func (r Run) verdict(before string, first *Run) error {
+	switch {
+	case r.Ended:
+		return fmt.Errorf("%w: %s", errEnded, r.Words)
+	case first != nil && (r.Invocation != first.Invocation || r.Restarts > first.Restarts):
+		return fmt.Errorf("it was restarted: %s", r.Words)
+	case !r.Up:
+		return errors.New(r.Words)
+	case r.Fresh && before != "" && r.Invocation == before:
+		return fmt.Errorf("it runs as before the restart: %s", r.Words)
+	}
+	return nil
+}
+
+// invocation names the run of the app that is live, or was last; "" when nobody knows.
+func (c *cycle) invocation(ctx context.Context) string {
+	if m, ok := c.service.(Manager); ok {
+		if run, err := m.Look(ctx); err == nil {
+			return run.Invocation
+		}
+	}
+	return ""
+}
+
+// startedSince reports whether the app was started after the intent was written and
+// `current` moved, so that it runs what `current` names: after a reboot for example.
+func (c *cycle) startedSince(ctx context.Context, before string) bool {
+	m, ok := c.service.(Manager)
+	if !ok || before == "" {
+		return false
+	}
+	run, err := m.Look(ctx)
+	return err == nil && run.Up && run.Invocation != before && run.Since.After(c.cur.Changed)
+}
+
+// start restarts the service on a release that is live, and waits until it proved
+// itself. before is the service's invocation until now. Any error but ctx's, errOrder and
+// errGoingDown means that it did not.
+func (c *cycle) start(ctx context.Context, v, before string) error {
+	c.begin(Restarting, c.cfg.Health.StartTimeout+shortly)
+	err := c.service.Restart(ctx, Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
+	if err != nil {
+		return c.excuse(ctx, err)
+	}
+	return c.watch(ctx, v, before)
+}
+
+// excuse returns err, or that the machine is going down, which explains it.
+func (c *cycle) excuse(ctx context.Context, err error) error {
+	if ctx.Err() != nil || errors.Is(err, errOrder) {
+		return err
+	}
+	if m, ok := c.service.(Manager); ok && m.Stopping(ctx) {
+		return fmt.Errorf("%w: %w", errGoingDown, err)
+	}
+	return err
+}
+
+// watch waits until the app runs and the probe answers as it should, and then for as
+// long as the release has to stay so. The first wrong answer after a right one ends it, and
+// so does an app that has ended for good.
+func (c *cycle) watch(ctx context.Context, v, before string) error {
+	if _, ok := c.service.(Manager); !ok && c.cfg.probe().Empty() {
+		return nil // there is nobody to ask
+	}
+	err := c.prove(ctx, v, before)
+	if err != nil {
+		return c.excuse(ctx, err)
+	}
+	return nil
+}
+
+func (c *cycle) prove(ctx context.Context, v, before string) error {
+	h := c.cfg.Health
+	begin := c.now()
+	heard := begin // when the app's state was known last
+	var well time.Time
+	var first *Run // of those that were well
+	for {
+		c.begin(Probing, h.Interval+time.Duration(1+len(h.Smoke))*probeTime+shortly)
+		run, err := c.well(ctx, v, before, first)
+		now := c.now()
+		blind := errors.Is(err, errBlind)
+		if !blind {
+			heard = now
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case blind && now.Sub(heard) < h.StartTimeout: // neither well nor unwell
+		case err == nil && well.IsZero():
+			well, first = now, &run
+			c.log.Info("healthy", "version", v, "after", now.Sub(begin).Round(time.Millisecond))
+		case err != nil && !well.IsZero():
+			return fmt.Errorf("was healthy for %s, then %w", now.Sub(well).Round(time.Millisecond), err)
+		case errors.Is(err, errEnded):
+			return err
+		case err != nil && now.Sub(begin) >= h.StartTimeout:
+			return fmt.Errorf("after %s still %w", h.StartTimeout, err)
+		}
+		if err == nil && now.Sub(well) >= h.StableFor {
+			return nil
+		}
+		if c.ordered(v) {
+			return errOrder
+		}
+		if err := sleep(ctx, h.Interval); err != nil {
+			return err
+		}
+	}
+}
+
+// well asks once whether the app is well.
+func (c *cycle) well(ctx context.Context, v, before string, first *Run) (Run, error) {
+	var run Run
+	if m, ok := c.service.(Manager); ok {
+		var err error
+		if run, err = m.Look(ctx); err == nil {
+			err = run.verdict(before, first)
+		}
+		if err != nil {
+			return run, err
+		}
+	}
+	return run, c.cfg.probe().Run(ctx, v)
+}
+
+// probeTime is above what one request of a probe may take.
+const probeTime = 10 * time.Second
+
+// ordered reports whether a pin came, since this cycle looked last, that names another
+// release than v. The emergency exit waits for nothing.
+func (c *cycle) ordered(v string) bool {
+	p, err := c.dir.Pin()
+	return err == nil && p != nil && p.Release != v && (c.pin == nil || p.At != c.pin.At)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
