@@ -28,10 +28,18 @@
 //
 // Ready, Reloading, Stopping, Status and Alive are sd_notify(3): one datagram to the socket in
 // NOTIFY_SOCKET, and nothing at all where there is none.
+//
+// # Units
+//
+// Units holds the unit files that are shipped: puller@.service, the daemon of one app, and
+// puller-once@.service with its timer, a cycle now and then. Each line in them that needs a
+// reason has one. The puller runs in a sandbox: it can write to /opt/<app> and nowhere else,
+// and has none of root's capabilities.
 package systemd
 
 import (
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,6 +56,12 @@ var (
 	// machine is going down.
 	ErrStopping = errors.New("the machine is shutting down")
 )
+
+//go:embed *.service *.timer
+var units embed.FS
+
+// Units returns the unit files that are shipped.
+func Units() fs.FS { return units }
 
 // Conn is a connection to systemd.
 type Conn struct {
