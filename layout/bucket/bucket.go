@@ -133,7 +133,8 @@ type Bucket interface {
 
 	// Poll returns a small object that may be replaced, and its version now. When it is
 	// still version, the error is ErrSame and nothing was transferred; an empty version is
-	// never the same. More than max bytes have the reason "limit".
+	// never the same. More than max bytes have the reason "limit", and ones that do not
+	// arrive within a minute "io".
 	Poll(ctx context.Context, key, version string, max int64) (data []byte, now string, err error)
 
 	// Replace makes data, at most MaxReplace bytes, the object in place of version, and
@@ -233,19 +234,28 @@ func openS3(u *url.URL, c Config) (Bucket, error) {
 	return &remote{client}, nil
 }
 
-// readTime is how long ReadAll waits for a small object.
+// readTime is how long a small object may take to arrive.
 const readTime = time.Minute
+
+// inTime calls read with a context that ends after readTime.
+func inTime(ctx context.Context, key string, read func(context.Context) error) error {
+	timed, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	err := read(timed)
+	if err != nil && timed.Err() != nil && ctx.Err() == nil {
+		return reason.Errorf(reason.IO, "object %q: it did not arrive within %s", key, readTime)
+	}
+	return err
+}
 
 // ReadAll returns the object with the key. It reads at most max+1 bytes, and fails with
 // the reason "limit" when there are more than max, with "io" when they do not arrive
 // within a minute.
-func ReadAll(ctx context.Context, b Bucket, key string, max int64) ([]byte, error) {
-	timed, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
-	data, err := readAll(timed, b, key, max)
-	if err != nil && timed.Err() != nil && ctx.Err() == nil {
-		return nil, reason.Errorf(reason.IO, "object %q: it did not arrive within %s", key, readTime)
-	}
+func ReadAll(ctx context.Context, b Bucket, key string, max int64) (data []byte, err error) {
+	err = inTime(ctx, key, func(ctx context.Context) error {
+		data, err = readAll(ctx, b, key, max)
+		return err
+	})
 	return data, err
 }
 

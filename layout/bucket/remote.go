@@ -134,33 +134,41 @@ func (r *remote) Poll(ctx context.Context, key, version string, max int64) (data
 	if err := CheckKey(key); err != nil {
 		return nil, "", err
 	}
+	err = inTime(ctx, key, func(ctx context.Context) error {
+		err := r.c.Retry(ctx, func() error {
+			data, now, err = r.poll(ctx, key, version, max)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("object %q: %w", key, unread(err))
+		}
+		return nil
+	})
+	return data, now, err
+}
+
+// poll is one attempt of Poll: one request.
+func (r *remote) poll(ctx context.Context, key, version string, max int64) (data []byte, now string, err error) {
 	header := map[string]string{}
 	if version != "" {
 		header["If-None-Match"] = version
 	}
-	err = r.c.Retry(ctx, func() error {
-		resp, err := r.c.Once(ctx, s3.Request{Method: http.MethodGet, Key: key, Header: header})
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close() // all that was asked for has been read, or is not wanted
-		now = versionIn(resp.Header)
-		switch {
-		case version != "" && (resp.StatusCode == http.StatusNotModified || resp.StatusCode == http.StatusOK && now == version):
-			return ErrSame
-		case resp.StatusCode != http.StatusOK:
-			return fmt.Errorf("the server answers %d, want 200", resp.StatusCode)
-		case resp.ContentLength > max:
-			return tooLong(max)
-		}
-		data, err = io.ReadAll(resp.Body)
-		return err
-	})
+	resp, err := r.c.Once(ctx, s3.Request{Method: http.MethodGet, Key: key, Header: header})
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close() // all that was asked for has been read, or is not wanted
+	now = versionIn(resp.Header)
 	switch {
-	case errors.Is(err, ErrSame):
-		return nil, version, fmt.Errorf("object %q: %w", key, ErrSame)
-	case err != nil:
-		return nil, "", fmt.Errorf("object %q: %w", key, unread(err))
+	case version != "" && (resp.StatusCode == http.StatusNotModified || resp.StatusCode == http.StatusOK && now == version):
+		return nil, version, ErrSame
+	case resp.StatusCode != http.StatusOK:
+		return nil, "", fmt.Errorf("the server answers %d, want 200", resp.StatusCode)
+	case resp.ContentLength > max:
+		return nil, "", tooLong(max)
+	}
+	if data, err = io.ReadAll(resp.Body); err != nil {
+		return nil, "", err
 	}
 	return data, now, nil
 }

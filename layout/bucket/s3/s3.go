@@ -188,7 +188,7 @@ func (c *Client) Retry(ctx context.Context, f func() error) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w, after %d attempts: %w", ctx.Err(), n+1, err)
+			return fmt.Errorf("%w, attempt %d of %d: %w", ctx.Err(), n+1, attempts, err)
 		}
 		if refusesKeys(err) && !renewed {
 			// They may have been rotated, or have expired, at this moment.
@@ -202,11 +202,11 @@ func (c *Client) Retry(ctx context.Context, f func() error) error {
 		wait := pause(n, err)
 		deadline, ok := ctx.Deadline()
 		if n+1 >= attempts || ok && time.Now().Add(wait).After(deadline) {
-			return fmt.Errorf("%d attempts: %w", n+1, err)
+			return fmt.Errorf("attempt %d of %d: %w", n+1, attempts, err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w, after %d attempts: %w", ctx.Err(), n+1, err)
+			return fmt.Errorf("%w, attempt %d of %d: %w", ctx.Err(), n+1, attempts, err)
 		case <-time.After(wait):
 		}
 	}
