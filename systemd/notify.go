@@ -32,6 +32,12 @@ func Status(text string) error {
 // Alive feeds the watchdog.
 func Alive() error { return notify(daemon.SdNotifyWatchdog) }
 
+// Patience asks for that much time from now on to start or to stop, where the unit's own
+// limit is shorter. What is not heard from again within that time has failed.
+func Patience(d time.Duration) error {
+	return notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
+}
+
 // Watchdog returns how long the service manager waits for Alive before it ends this
 // process; 0 when it does not wait for it.
 func Watchdog() (time.Duration, error) {

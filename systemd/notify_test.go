@@ -37,6 +37,7 @@ func TestNotify(t *testing.T) {
 		{"READY=1", Ready},
 		{"STOPPING=1", Stopping},
 		{"WATCHDOG=1", Alive},
+		{"EXTEND_TIMEOUT_USEC=30000000", func() error { return Patience(30 * time.Second) }},
 		{"STATUS=runs 1.0.0 READY=1", func() error { return Status("runs 1.0.0\nREADY=1") }},
 	} {
 		if got := heard(c.tell); got != c.want {

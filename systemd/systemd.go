@@ -26,7 +26,7 @@
 //
 // # Notification
 //
-// Ready, Reloading, Stopping, Status and Alive are sd_notify(3): one datagram to the socket in
+// Ready, Reloading, Stopping, Status, Alive and Patience are sd_notify(3): one datagram to the socket in
 // NOTIFY_SOCKET, and nothing at all where there is none.
 //
 // # Units
