@@ -16,6 +16,7 @@ import (
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
+	"makenot.work/sando/puller/schedule"
 	"makenot.work/sando/systemd"
 )
 
@@ -64,18 +65,27 @@ type Config struct {
 		Interval     time.Duration  `koanf:"interval"`
 		StableFor    time.Duration  `koanf:"stable_for"`
 	} `koanf:"health"`
+	Schedule struct {
+		Poll   string `koanf:"poll"`
+		Jitter string `koanf:"jitter"` // of the interval
+	} `koanf:"schedule"`
 	Limits struct {
 		MaxBundle  string `koanf:"max_bundle"` // of a tarball, and of what it unpacks to
 		MaxEntries int64  `koanf:"max_entries"`
 	} `koanf:"limits"`
 
 	maxBundle int64
+	polls     schedule.Schedule
 }
+
+// Polls returns when a daemon looks for news.
+func (c *Config) Polls() schedule.Schedule { return c.polls }
 
 // notYet lists the keys of the format that this version does not act on. Ignoring one
 // of them could hurt, so they are refused.
 var notYet = [...]string{
-	"env", "hook", "schedule", "report",
+	"env", "hook", "report",
+	"schedule.window", "schedule.window_length", "schedule.timezone",
 	"limits.reserve",
 	"channels.min_seq",
 }
@@ -92,6 +102,7 @@ func LoadConfig(file string, flags map[string]any) (*Config, error) {
 	c.Channels.Source, c.Channels.Branch = "git", "main"
 	c.Service.Action = string(systemd.Restart)
 	c.Health.StartTimeout, c.Health.Interval, c.Health.StableFor = time.Minute, time.Second, 30*time.Second
+	c.Schedule.Poll, c.Schedule.Jitter = "@every 60s", "10%"
 	c.Limits.MaxBundle, c.Limits.MaxEntries = "2GiB", 200_000
 	if err := config.Load(config.Source{File: file, Flags: flags, NotYet: notYet[:]}, c); err != nil {
 		return nil, err
@@ -193,6 +204,9 @@ func (c *Config) completeRest() (err error) {
 	}
 	if c.Limits.MaxEntries < 1 {
 		return fmt.Errorf("limits.max_entries: %d is less than 1", c.Limits.MaxEntries)
+	}
+	if c.polls, err = schedule.Parse(c.Schedule.Poll, c.Schedule.Jitter); err != nil {
+		return fmt.Errorf("schedule.%w", err)
 	}
 	if c.maxBundle, err = parseSize(c.Limits.MaxBundle); err != nil {
 		return fmt.Errorf("limits.max_bundle: %w", err)

@@ -20,8 +20,10 @@ func edges() [][2]string {
 		{"builder/bundle", "builder/stage signing signing/keys layout layout/archive layout/bucket internal/reason"},
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
-		{"puller/cli", "puller layout layout/node internal/canon internal/cli internal/config internal/reason"},
-		{"puller", "channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
+		{"puller/cli", "puller puller/daemon layout layout/node internal/canon internal/cli internal/config internal/reason"},
+		{"puller/daemon", "puller puller/schedule systemd layout/node internal/canon internal/reason"},
+		{"puller/schedule", ""},
+		{"puller", "puller/schedule channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},

@@ -1,0 +1,167 @@
+// Package schedule says when a daemon looks for news next.
+//
+// A schedule has two keys of the puller's configuration:
+//
+//	poll   = "@every 60s"       from one look to the next, 1s to 8784h, whole seconds
+//	       = "*/5 8-18 * * 1-5" a line of cron: minute, hour, day of month, month, day of
+//	                            week (0 is Sunday), in the machine's local time
+//	       = "@hourly"          or @daily, @midnight, @weekly, @monthly, @yearly, @annually
+//	jitter = "10%"              0% to 50% of the interval
+//
+// A fleet that starts at one moment, after a power cut, must not ask its servers in step
+// for ever after. So each node has an offset of its own, from its app and its name, and
+// each look its part of chance:
+//
+//	@every: the first look comes after the node's part of the interval, the others after
+//	        the interval, more or less by up to the jitter
+//	a line: each look comes after the moment that the line says, by the node's part of
+//	        the jitter and as much again by chance; so before the next moment of the line
+//
+// The clock of the machine may jump. A look is due when the time it was to wait has
+// passed by the clock that cannot jump, or when its moment has come by the one that can.
+// So a clock that is set back delays nothing, and one that is set forward causes one look
+// and no more: the next is planned from the new time. In the night when clocks go
+// forward, what a line says of the hour that is missing is left out; in the night when
+// they go back, it happens twice. The package reads no clock and draws no lots.
+package schedule
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
+
+// Schedule is when to look. Its zero value is of no use.
+type Schedule struct {
+	text  string
+	every time.Duration // 0: line says it
+	line  cron.Schedule
+	share float64 // of the interval that the jitter may be
+}
+
+const (
+	minEvery = time.Second
+	maxEvery = 8784 * time.Hour // a long year
+)
+
+var (
+	// What cron's own parser lets pass is not all sense: "1,,2", "*-5" and "TZ=…" are not.
+	fieldForm  = regexp.MustCompile(`^(\*|[0-9a-zA-Z]+(-[0-9a-zA-Z]+)?)(/[0-9]+)?(,(\*|[0-9a-zA-Z]+(-[0-9a-zA-Z]+)?)(/[0-9]+)?)*$`)
+	jitterForm = regexp.MustCompile(`^([0-9]|[1-4][0-9]|50)%$`)
+)
+
+// Parse reads the two keys.
+func Parse(poll, jitter string) (Schedule, error) {
+	s := Schedule{text: poll}
+	if !jitterForm.MatchString(jitter) {
+		return s, fmt.Errorf("jitter: %q is not \"0%%\" to \"50%%\"", jitter)
+	}
+	percent, err := strconv.Atoi(strings.TrimSuffix(jitter, "%"))
+	if err != nil {
+		return s, fmt.Errorf("jitter: %w", err)
+	}
+	s.share = float64(percent) / 100
+	if d, ok := strings.CutPrefix(poll, "@every "); ok {
+		s.every, err = time.ParseDuration(d)
+		if err != nil || s.every < minEvery || s.every > maxEvery || s.every%time.Second != 0 {
+			return s, fmt.Errorf("poll: %q is not \"@every\" and a duration of whole seconds from 1s to 8784h", poll)
+		}
+		return s, nil
+	}
+	if !strings.HasPrefix(poll, "@") {
+		for _, field := range strings.Fields(poll) {
+			if !fieldForm.MatchString(field) {
+				return s, fmt.Errorf("poll: %q has the field %q, which is none of cron's", poll, field)
+			}
+		}
+	}
+	s.line, err = cron.ParseStandard(poll)
+	if err != nil {
+		return s, fmt.Errorf("poll: %q is neither \"@every 60s\" nor a line of cron such as \"*/5 * * * *\" nor \"@hourly\": %w", poll, err)
+	}
+	if s.line.Next(time.Unix(0, 0)).IsZero() {
+		return s, fmt.Errorf("poll: %q never comes", poll)
+	}
+	return s, nil
+}
+
+// String returns the key poll.
+func (s Schedule) String() string { return s.text }
+
+// Offset returns the node's part of an interval, from 0 to less than 1.
+func Offset(app, node string) float64 {
+	sum := sha256.Sum256([]byte(app + "\n" + node))
+	return float64(binary.BigEndian.Uint64(sum[:])>>11) / (1 << 53)
+}
+
+// Plan is when the next look is due.
+type Plan struct {
+	Made time.Time
+	Wait time.Duration
+	tick time.Time // what the line said; zero: the plan is not by a line
+}
+
+// Next plans the look after now. last is the plan before, or its zero value for the first
+// look after the start; offset is the node's, chance is drawn anew from 0 to less than 1.
+func (s Schedule) Next(now time.Time, last Plan, offset, chance float64) Plan {
+	p := Plan{Made: now}
+	if s.line == nil {
+		p.Wait = around(s.every, s.share*(2*chance-1))
+		if last.Made.IsZero() {
+			p.Wait = max(minEvery, around(s.every, offset-1))
+		}
+		return p
+	}
+	from := now.Round(0)
+	// A clock that is corrected by a little while a daemon waits must not make it look
+	// twice for one moment.
+	if ahead := last.tick.Sub(from); ahead > 0 && ahead < time.Minute {
+		from = last.tick
+	}
+	p.tick = s.line.Next(from)
+	after := s.line.Next(p.tick)
+	if p.tick.IsZero() || after.IsZero() { // a clock beyond all calendars
+		p.Wait = time.Hour
+		return p
+	}
+	p.Wait = p.tick.Sub(from) + from.Sub(now.Round(0)) + around(after.Sub(p.tick), s.share*(offset+chance)-1)
+	return p
+}
+
+// around returns d, more or less by a part of it.
+func around(d time.Duration, part float64) time.Duration {
+	return d + time.Duration(part*float64(d))
+}
+
+// Within returns the plan with a wait of at most d, and of a second at least.
+func (p Plan) Within(d time.Duration) Plan {
+	p.Wait = min(p.Wait, max(d, time.Second))
+	return p
+}
+
+// Instead returns the plan with another wait.
+func (p Plan) Instead(d time.Duration) Plan {
+	p.Wait = d
+	return p
+}
+
+// Interval returns how long it is from one look to the next, about.
+func (s Schedule) Interval(now time.Time) time.Duration {
+	if s.line == nil {
+		return s.every
+	}
+	tick := s.line.Next(now)
+	return s.line.Next(tick).Sub(tick)
+}
+
+// Left returns how long it is until the look is due; not above 0 when it is. elapsed is
+// how long the plan has waited by a clock that cannot jump; now may have jumped.
+func (p Plan) Left(now time.Time, elapsed time.Duration) time.Duration {
+	return min(p.Wait-elapsed, p.Made.Round(0).Add(p.Wait).Sub(now.Round(0)))
+}
