@@ -17,6 +17,8 @@
 //	resign FILE KEY=VALUE…    change a channel state, and sign it as a builder would
 //	expand FILE…              replace $VARIABLES in a file
 //	await TEXT FILE           wait until the file holds the text
+//	manager FILE              be the service manager of what is run from now on: what it is
+//	                          told is in the file, a line each
 //	health NAME ROOT          serve what runs in ROOT, and its health; NAME gets the URL
 //
 // A FILE may be a pattern that matches one file. A failure that is expected is followed
@@ -102,6 +104,7 @@ func TestScripts(t *testing.T) {
 			"expand":    expand,
 			"await":     await,
 			"health":    health,
+			"manager":   manager,
 		},
 	})
 }

@@ -34,6 +34,7 @@ type Status struct {
 	Releases  []string       `json:"releases"`
 	Trust     int64          `json:"trust,omitempty"` // version of the newest trust held
 	Rewritten bool           `json:"rewritten,omitempty"`
+	Daemon    *node.Daemon   `json:"daemon,omitempty"` // the one that is at work
 	LastCycle canon.Time     `json:"last_cycle,omitzero"`
 	Last      node.Outcome   `json:"last"`
 	Warnings  []string       `json:"warnings,omitempty"`
@@ -99,6 +100,10 @@ func (c *cycle) describe(s *Status) error {
 	}
 	if t := c.dir.LastCycle(); !t.IsZero() {
 		s.LastCycle = canon.At(t)
+	}
+	var err error
+	if s.Daemon, err = c.dir.Daemon(); err != nil {
+		return err
 	}
 	versions, err := c.dir.Releases()
 	s.Releases = append(s.Releases, versions...)

@@ -16,6 +16,7 @@
 //	  history.jsonl            what happened, a line each
 //	  service.log              what the last service command printed
 //	  lock                     held by the one puller that changes anything
+//	  daemon                   held by the one daemon, if there is one; says who it is
 //
 // Everything is owned by the puller's user, root on a server. Who can write ROOT or a
 // directory above it could replace what runs, so Open refuses a ROOT of which any

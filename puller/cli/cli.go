@@ -20,6 +20,7 @@ import (
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller"
+	"makenot.work/sando/puller/daemon"
 )
 
 // program is one run of the command line.
@@ -47,7 +48,7 @@ func Command(std cli.Std) *cobra.Command {
 	flags.StringArrayVar(&p.set, "set", nil, "override a configuration key: `KEY=VALUE`, e.g. health.stable_for=5s (repeatable)")
 	flags.BoolVar(&p.json, "json", false, "print one JSON document instead of text")
 	flags.BoolVarP(&p.v, "verbose", "v", false, "log each step, also on a terminal")
-	root.AddCommand(p.status(), p.history(), p.verify())
+	root.AddCommand(p.run(), p.status(), p.history(), p.verify())
 	return root
 }
 
@@ -172,8 +173,50 @@ func (p *program) verify() *cobra.Command {
 	}
 }
 
+func (p *program) run() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Go on running: a cycle now, then one whenever schedule.poll says so",
+		Long: `The daemon, for systemd: a cycle now, then one whenever schedule.poll says so.
+
+SIGHUP reads the configuration again. SIGTERM and SIGINT stop it between two steps; a
+second one ends it at once.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.json {
+				return reason.Errorf(reason.Config, "--json does not go with run, which prints nothing: see `puller status --json`")
+			}
+			level := slog.LevelInfo
+			if p.v {
+				level = slog.LevelDebug
+			}
+			log := cli.NewLogger(p.std.Err, level)
+			return daemon.Run(cmd.Context(), daemon.Options{
+				Load: p.load,
+				Open: func(ctx context.Context, cfg *puller.Config) (daemon.Puller, error) {
+					return puller.New(ctx, cfg, log, nil)
+				},
+				Manager: daemon.Systemd{},
+				Log:     log,
+			})
+		},
+	}
+}
+
 // open loads the configuration and returns the puller of it.
 func (p *program) open(ctx context.Context) (*puller.Puller, error) {
+	cfg, err := p.load()
+	if err != nil {
+		return nil, err
+	}
+	level := slog.LevelInfo
+	if cli.IsTerminal(p.std.Err) && !p.v {
+		level = slog.LevelWarn
+	}
+	return puller.New(ctx, cfg, cli.NewLogger(p.std.Err, level), meter(p.std.Err))
+}
+
+func (p *program) load() (*puller.Config, error) {
 	given := p.config
 	if given == "" && p.app == "" {
 		given = p.std.Env("SANDO_CONFIG")
@@ -190,15 +233,7 @@ func (p *program) open(ctx context.Context) (*puller.Puller, error) {
 		}
 		flags[key] = config.Text(value)
 	}
-	cfg, err := puller.LoadConfig(file, flags)
-	if err != nil {
-		return nil, err
-	}
-	level := slog.LevelInfo
-	if cli.IsTerminal(p.std.Err) && !p.v {
-		level = slog.LevelWarn
-	}
-	return puller.New(ctx, cfg, cli.NewLogger(p.std.Err, level), meter(p.std.Err))
+	return puller.LoadConfig(file, flags)
 }
 
 func meter(w io.Writer) puller.Meter {

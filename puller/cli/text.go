@@ -57,6 +57,16 @@ func writeStatus(out io.Writer, s puller.Status) {
 	} else {
 		line("last cycle", "never; run `puller`")
 	}
+	if d := s.Daemon; d != nil {
+		text := "at work"
+		if d.PID != 0 { // else it was writing just now
+			text += fmt.Sprintf(", pid %d, since %s", d.PID, moment(now, d.Since))
+		}
+		line("daemon", "%s", text)
+		if d.Problem != "" {
+			line("warning", "the daemon goes on with an older configuration: %s", d.Problem)
+		}
+	}
 	if s.Rewritten {
 		line("note", "the history of the channel repo was rewritten; the signed counters still hold")
 	}

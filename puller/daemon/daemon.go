@@ -1,0 +1,317 @@
+// Package daemon is a puller that goes on running: `puller run`.
+//
+// One goroutine does cycle after cycle: the first at once, the next by schedule.poll. It
+// wakes early for a pin that another process has given, for a first install that is to be
+// started again, and for SIGHUP. A second goroutine answers to the service manager:
+//
+//	READY=1        once the first cycle has recovered what was left open, or found that
+//	               another puller is at work. A node without network becomes ready
+//	STATUS=        how the last cycle ended, as `puller` would have said it
+//	WATCHDOG=1     every half of WATCHDOG_USEC, while the cycle moves
+//	RELOADING=1    at SIGHUP, then READY=1
+//	STOPPING=1     at SIGTERM or SIGINT
+//	EXTEND_TIMEOUT_USEC=  while starting and stopping, as long as the cycle moves
+//
+// A cycle moves when it says what it does next within the time that it gave itself
+// (puller.Beat). When it does not, the log says once which part of it hangs, and the
+// manager hears no more: it kills the daemon and starts it again, and the first thing
+// that the new one does is recovery.
+//
+// SIGTERM and SIGINT stop the daemon between steps. A poll or a download ends at once; a
+// swap or a restart is finished first; a release that has not proven itself yet is left
+// to the next start, which goes on. A second signal has its default effect: it kills.
+//
+// SIGHUP reads the configuration again. A good one counts from the next cycle on, which
+// begins at once. With a bad one, or one for another app or root, the daemon goes on as
+// before; log, STATUS and `puller status` say so.
+//
+// After a cycle that failed with exit 1 the daemon waits longer each time, and starts
+// anew with the first that does not: 10 s, 20 s, 40 s … 15 min, less up to a fifth by
+// chance. Whatever else a cycle ends with, the next one comes by the schedule.
+//
+// A cycle in which nothing happens logs nothing, and how cycles end is logged when it
+// changes. Of the memory that a busy cycle took nothing is kept.
+//
+// One daemon per app holds the file .sando/daemon. It takes the lock of the app for each
+// cycle only, so that single runs of `puller` find their turn.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller"
+	"makenot.work/sando/puller/schedule"
+)
+
+// Puller does the cycles of one configuration.
+type Puller interface {
+	Step(ctx context.Context, opts puller.Options) (puller.Result, error)
+	Orders() string
+	Close() error
+}
+
+// Options are what a daemon is made of.
+type Options struct {
+	Load    func() (*puller.Config, error) // reads the configuration, at each reload again
+	Open    func(ctx context.Context, cfg *puller.Config) (Puller, error)
+	Manager Manager
+	Log     *slog.Logger
+}
+
+// Run is the daemon. It returns nil when it was told to stop: by ctx, which the first
+// SIGTERM or SIGINT must end. Errors are of the start: a configuration that is not good,
+// a root that is not safe, another daemon at work.
+func Run(ctx context.Context, o Options) error {
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	d := &daemon{
+		Options: o, reload: reload, wall: time.Now, chance: rand.Float64,
+		// From now on the next signal has its default effect.
+		stopping: func() { signal.Reset(os.Interrupt, syscall.SIGTERM) },
+	}
+	return d.run(ctx)
+}
+
+type daemon struct {
+	Options
+	reload   <-chan os.Signal
+	wall     func() time.Time // the clock that may jump
+	chance   func() float64
+	stopping func()
+
+	cfg    *puller.Config
+	puller Puller
+	claim  *node.Claim
+	me     node.Daemon
+	watch  *watch
+	ready  sync.Once
+	said   said
+
+	plan     schedule.Plan
+	planned  time.Time // the same by the clock that does not jump
+	failures int       // in a row
+}
+
+// tick is how often a daemon that waits looks for a pin.
+const tick = 2 * time.Second
+
+func (d *daemon) run(ctx context.Context) error {
+	cfg, err := d.Load()
+	if err != nil {
+		return err
+	}
+	d.cfg = cfg
+	if d.puller, err = d.Open(ctx, cfg); err != nil {
+		return err
+	}
+	defer func() { d.close(d.puller) }()
+	dir, err := node.Open(cfg.Root)
+	if err != nil {
+		return err
+	}
+	d.me = node.Daemon{PID: os.Getpid(), Since: canon.At(d.wall())}
+	if d.claim, err = dir.Claim(d.me); err != nil {
+		return err
+	}
+	defer d.claim.Close()
+	d.Log.Info("daemon starts", "app", cfg.App, "node", cfg.Node, "tier", cfg.Tier, "poll", cfg.Polls().String())
+	if d.watch, err = newWatch(d.Manager, d.Log); err != nil {
+		return err
+	}
+	idle := make(chan struct{})
+	var feeder sync.WaitGroup
+	feeder.Go(func() { d.watch.run(ctx, idle, d.stopping) })
+	defer feeder.Wait()
+	defer close(idle)
+	d.cycles(ctx)
+	d.Log.Info("daemon stops")
+	return nil
+}
+
+// cycles does cycles until it is told to stop.
+func (d *daemon) cycles(ctx context.Context) {
+	opts := puller.Options{Beat: d.beat}
+	for ctx.Err() == nil {
+		before := d.puller.Orders()
+		res, err := d.puller.Step(ctx, opts)
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			d.Log.Info("stopped in a cycle", "at", err)
+			return
+		}
+		d.beat(puller.Deciding, tick+time.Minute)
+		d.report(res)
+		d.replan(res)
+		if res.Moved {
+			debug.FreeOSMemory()
+		}
+		opts.Order = d.wait(ctx, before)
+	}
+}
+
+// beat passes on what a cycle says of itself. A part that comes after recovery makes the
+// daemon ready.
+func (d *daemon) beat(part puller.Part, within time.Duration) {
+	d.watch.beat(part, within)
+	switch part {
+	case puller.Waiting, puller.Polling, puller.Deciding:
+		d.ready.Do(d.watch.ready)
+	}
+}
+
+// replan sets when the next cycle is due.
+func (d *daemon) replan(res puller.Result) {
+	now := d.wall()
+	polls := d.cfg.Polls()
+	plan := polls.Next(now, d.plan, schedule.Offset(d.cfg.App, d.cfg.Node), d.chance())
+	if res.Reason.Exit() == 1 {
+		d.failures++
+		plan = plan.Instead(backoff(d.failures, polls.Interval(now), d.chance()))
+	} else {
+		d.failures = 0
+	}
+	if again := res.Again.Sub(now); again > 0 {
+		plan = plan.Within(again)
+	}
+	d.plan, d.planned = plan, time.Now()
+	d.Log.Debug("next cycle", "in", plan.Wait.Round(time.Millisecond))
+}
+
+const (
+	firstBackoff = 10 * time.Second
+	maxBackoff   = 15 * time.Minute
+)
+
+// backoff returns how long to wait after the n-th failure in a row.
+func backoff(n int, interval time.Duration, chance float64) time.Duration {
+	d := min(firstBackoff, interval) << min(n-1, 10)
+	return time.Duration(float64(min(d, maxBackoff)) * (1 - chance/5))
+}
+
+// wait waits until the next cycle is due, a pin has changed since before, or the
+// configuration did, and reports whether a pin is to be carried out.
+func (d *daemon) wait(ctx context.Context, before string) (order bool) {
+	for {
+		left := d.plan.Left(d.wall(), time.Since(d.planned))
+		if left <= 0 {
+			return false
+		}
+		if now := d.puller.Orders(); now != before {
+			return now != ""
+		}
+		d.beat(sleeping, tick+time.Minute)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-d.reload:
+			if d.reloaded(ctx) {
+				return false
+			}
+		case <-time.After(min(left, tick)):
+		}
+	}
+}
+
+// sleeping is what a daemon does between two cycles.
+const sleeping puller.Part = "sleep"
+
+// reloaded reads the configuration again, and reports whether it is another one now.
+func (d *daemon) reloaded(ctx context.Context) bool {
+	d.watch.reloading()
+	err := d.change(ctx)
+	problem := ""
+	if err != nil {
+		d.Log.Error("not reloaded: the configuration of before stays in force", "reason", string(reason.Of(err)), "error", err)
+		problem = node.Line(err.Error())
+	} else {
+		d.Log.Info("reloaded", "node", d.cfg.Node, "tier", d.cfg.Tier, "poll", d.cfg.Polls().String())
+	}
+	d.me.Problem = problem
+	if err := d.claim.Write(d.me); err != nil {
+		d.Log.Warn("daemon file", "error", err)
+	}
+	d.watch.status(d.status())
+	d.watch.reloaded()
+	return err == nil
+}
+
+func (d *daemon) change(ctx context.Context) error {
+	cfg, err := d.Load()
+	if err != nil {
+		return err
+	}
+	for _, fixed := range []struct{ key, old, now string }{{"app", d.cfg.App, cfg.App}, {"root", d.cfg.Root, cfg.Root}} {
+		if fixed.old != fixed.now {
+			return reason.Errorf(reason.Config, "%s changed from %q to %q: this takes a new daemon; restart it", fixed.key, fixed.old, fixed.now)
+		}
+	}
+	next, err := d.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	d.close(d.puller)
+	d.cfg, d.puller = cfg, next
+	d.plan, d.failures = schedule.Plan{}, 0
+	d.said.outcome = "" // who reloads wants to see what comes of it
+	return nil
+}
+
+func (d *daemon) close(p Puller) {
+	if err := p.Close(); err != nil {
+		d.Log.Warn("close", "error", err)
+	}
+}
+
+// said is what the log holds already.
+type said struct {
+	outcome  string
+	warnings []string
+	line     string // of the last cycle, for the manager
+}
+
+// report says how a cycle ended: to the manager always, in the log what is news.
+func (d *daemon) report(res puller.Result) {
+	for _, w := range res.Warnings {
+		if !slices.Contains(d.said.warnings, w) {
+			d.Log.Warn(w)
+		}
+	}
+	d.said.warnings = res.Warnings
+	outcome := fmt.Sprintf("%s: %s", res.Reason, res.Message)
+	if res.Reason == reason.Current || res.Reason == reason.Updated {
+		outcome = "runs " + res.Running // that it was activated is no news in the next cycle
+	}
+	level := slog.LevelInfo
+	switch {
+	case outcome == d.said.outcome && res.Reason != reason.Updated:
+		level = slog.LevelDebug
+	case res.Reason.Exit() != 0:
+		level = slog.LevelWarn
+	}
+	d.Log.Log(context.Background(), level, res.Message, "reason", string(res.Reason))
+	d.said.outcome, d.said.line = outcome, fmt.Sprintf("%s: %s", res.Reason, res.Message)
+	d.watch.status(d.status())
+}
+
+// status is one line for the manager.
+func (d *daemon) status() string {
+	line := d.said.line
+	if d.me.Problem != "" {
+		line = "not reloaded, " + d.me.Problem + "; " + line
+	}
+	return node.Line(line)
+}
