@@ -78,8 +78,12 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, meter Meter) (*Pull
 
 // Close ends what a Puller keeps from cycle to cycle.
 func (p *Puller) Close() error {
+	if p.mirror == nil {
+		return nil
+	}
+	r := p.mirror
 	p.mirror = nil
-	return nil
+	return r.Close()
 }
 
 // Orders returns what changes whenever a pin is given or taken back.
