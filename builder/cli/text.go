@@ -9,7 +9,6 @@ import (
 	"makenot.work/sando/builder"
 	"makenot.work/sando/builder/bundle"
 	"makenot.work/sando/internal/cli"
-	"makenot.work/sando/layout"
 )
 
 func (p *program) printf(format string, args ...any) {
@@ -105,7 +104,7 @@ func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
 
 func (p *program) printMerge(cfg *builder.Config, branch string) {
 	main := cfg.Channels.Branch
-	url := layout.StripUserInfo(cfg.Channels.Repo)
+	url := cfg.Channels.Repo // may name a user, which ssh needs, and has no password
 	name := strings.TrimSuffix(filepath.Base(url), ".git")
 	p.printf("\nMerging it promotes. Open a pull request from %s to %s, or\n\n", branch, main)
 	p.printf("  git clone --branch %s '%s' %s && cd %s\n", main, url, name, name)

@@ -40,7 +40,8 @@ func policy(principal string, actions []string, resources ...string) string {
 func (s *Server) newUser(t testing.TB) User {
 	t.Helper()
 	u := User{AccessKey: rand.Text()[:20], SecretKey: rand.Text() + rand.Text()[:14]}
-	u.AccessKeyFile, u.SecretKeyFile = s.path(u.AccessKey+".access"), s.path(u.AccessKey+".secret")
+	name := rand.Text()[:10] // no part of the keys: a test may look for them
+	u.AccessKeyFile, u.SecretKeyFile = s.path(name+".access"), s.path(name+".secret")
 	must(t, os.WriteFile(u.AccessKeyFile, []byte(u.AccessKey+"\n"), 0o600))
 	must(t, os.WriteFile(u.SecretKeyFile, []byte(u.SecretKey+"\n"), 0o600))
 	return u
