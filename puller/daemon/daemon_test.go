@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -27,19 +28,37 @@ type bench struct {
 	t      *testing.T
 	base   string
 	start  time.Time
-	log    bytes.Buffer // read it after end, or after synctest.Wait
+	log    logged
 	told   *told
-	jump   time.Duration // of the clock
+	jump   atomic.Int64 // of the clock
 	cancel context.CancelFunc
 	reload chan os.Signal
 	ended  chan error
-	stops  int
+	stops  atomic.Int32
+	closed atomic.Int32
 
 	mu     sync.Mutex
 	at     []string // when each cycle began, and what it was asked for
 	orders string
-	closed int
 	step   func(ctx context.Context, n int, opts puller.Options) (puller.Result, error)
+}
+
+// logged is a log that can be read while it is written.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }
 
 // told is a Manager that remembers.
@@ -103,7 +122,7 @@ func (b *bench) order(stamp string) {
 	b.orders = stamp
 }
 
-func (b *bench) Close() error { b.closed++; return nil }
+func (b *bench) Close() error { b.closed.Add(1); return nil }
 
 func (b *bench) config(text string) {
 	b.t.Helper()
@@ -129,8 +148,8 @@ func run(t *testing.T, config string, step func(ctx context.Context, n int, opts
 				Open: func(context.Context, *puller.Config) (Puller, error) { return b, nil },
 				Log:  slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{ReplaceAttr: noTime})),
 			},
-			reload: b.reload, wall: func() time.Time { return time.Now().Add(b.jump) },
-			chance: func() float64 { return 0.5 }, stopping: func() { b.stops++ },
+			reload: b.reload, wall: func() time.Time { return time.Now().Add(time.Duration(b.jump.Load())) },
+			chance: func() float64 { return 0.5 }, stopping: func() { b.stops.Add(1) },
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -141,8 +160,8 @@ func run(t *testing.T, config string, step func(ctx context.Context, n int, opts
 		if err := <-b.ended; err != nil {
 			t.Errorf("run: %v", err)
 		}
-		if b.closed == 0 || b.stops != 1 {
-			t.Errorf("closed %d times, stopping %d times", b.closed, b.stops)
+		if b.closed.Load() == 0 || b.stops.Load() != 1 {
+			t.Errorf("closed %d times, stopping %d times", b.closed.Load(), b.stops.Load())
 		}
 	})
 }
@@ -167,6 +186,12 @@ func (b *bench) began(want ...string) {
 	if diff := cmp.Diff(want, b.at); diff != "" {
 		b.t.Errorf("cycles (-want +got)\n%s", diff)
 	}
+}
+
+func (b *bench) cycles() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.at)
 }
 
 func current(context.Context, int, puller.Options) (puller.Result, error) {
@@ -299,11 +324,11 @@ func TestClockJumps(t *testing.T) {
 		for _, jump := range []time.Duration{-5 * time.Hour, 5 * time.Hour, -20 * 365 * 24 * time.Hour} {
 			run(t, "[schedule]\njitter = \"0%\"\npoll = \""+poll+"\"\n", current, func(b *bench) {
 				b.after(time.Hour)
-				before := len(b.at)
-				b.jump = jump
+				before := b.cycles()
+				b.jump.Store(int64(jump))
 				b.after(time.Hour)
-				if n := len(b.at) - before; n < 5 || n > 7 {
-					t.Errorf("%s, jump by %s: %d cycles in an hour: %v", poll, jump, n, b.at)
+				if n := b.cycles() - before; n < 5 || n > 7 {
+					t.Errorf("%s, jump by %s: %d cycles in an hour", poll, jump, n)
 				}
 			})
 		}
@@ -369,8 +394,8 @@ func TestReload(t *testing.T) {
 		b.reload <- syscall.SIGHUP
 		b.after(time.Second)
 		b.began("0s", "2m2s")
-		if who, err := dir.Daemon(); err != nil || who.Problem != "" || b.closed != 1 {
-			t.Errorf("daemon file says %+v, %v; closed %d times", who, err, b.closed)
+		if who, err := dir.Daemon(); err != nil || who.Problem != "" || b.closed.Load() != 1 {
+			t.Errorf("daemon file says %+v, %v; closed %d times", who, err, b.closed.Load())
 		}
 		if got := strings.Join(b.told.heard("RELOADING", "READY"), ", "); got != "0s READY, 1m0s RELOADING, 1m0s READY, 2m1s RELOADING, 2m1s READY, 2m2s RELOADING, 2m2s READY" {
 			t.Errorf("told %s", got)
