@@ -67,81 +67,85 @@ func listing(t testing.TB, dir string) string {
 }
 
 func TestFetch(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	first := fetch(t, r, "")
-	if want := git(t, dir, "rev-parse", "main"); first.Commit != want || first.Rewritten {
-		t.Errorf("Fetch = %+v, want %s", first, want)
-	}
-	checkRead(t, first, "channels/a.json", "{\"a\":1}\n")
-
-	work := clone(t, dir)
-	write(t, work+"/channels/a.json", "two")
-	second := commitAll(t, work, "two")
-	s := fetch(t, r, first.Commit)
-	if s.Commit != second || s.Rewritten {
-		t.Errorf("Fetch after a commit = %+v, want %s", s, second)
-	}
-	checkRead(t, s, "channels/a.json", "two")
-	checkRead(t, first, "channels/a.json", "{\"a\":1}\n") // the old one stays readable
-
-	// Merges, and some that were not fetched one by one.
-	git(t, work, "checkout", "-q", "-b", "side", first.Commit)
-	write(t, work+"/channels/b.json", "b")
-	git(t, work, "add", "-A")
-	git(t, work, "commit", "-q", "-m", "side")
-	git(t, work, "checkout", "-q", "-")
-	git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "side")
-	merged := commitAll(t, work, "after")
-	for _, last := range []string{first.Commit, second, git(t, work, "rev-parse", "side"), merged} {
-		if s := fetch(t, r, last); s.Commit != merged || s.Rewritten {
-			t.Errorf("Fetch after %s = %+v, want %s", last, s, merged)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		first := fetch(t, r, "")
+		if want := git(t, dir, "rev-parse", "main"); first.Commit != want || first.Rewritten {
+			t.Errorf("Fetch = %+v, want %s", first, want)
 		}
-	}
-	checkRead(t, fetch(t, r, ""), "channels/b.json", "b")
+		checkRead(t, first, "channels/a.json", "{\"a\":1}\n")
+
+		work := clone(t, dir)
+		write(t, work+"/channels/a.json", "two")
+		second := commitAll(t, work, "two")
+		s := fetch(t, r, first.Commit)
+		if s.Commit != second || s.Rewritten {
+			t.Errorf("Fetch after a commit = %+v, want %s", s, second)
+		}
+		checkRead(t, s, "channels/a.json", "two")
+		checkRead(t, first, "channels/a.json", "{\"a\":1}\n") // the old one stays readable
+
+		// Merges, and some that were not fetched one by one.
+		git(t, work, "checkout", "-q", "-b", "side", first.Commit)
+		write(t, work+"/channels/b.json", "b")
+		git(t, work, "add", "-A")
+		git(t, work, "commit", "-q", "-m", "side")
+		git(t, work, "checkout", "-q", "-")
+		git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "side")
+		merged := commitAll(t, work, "after")
+		for _, last := range []string{first.Commit, second, git(t, work, "rev-parse", "side"), merged} {
+			if s := fetch(t, r, last); s.Commit != merged || s.Rewritten {
+				t.Errorf("Fetch after %s = %+v, want %s", last, s, merged)
+			}
+		}
+		checkRead(t, fetch(t, r, ""), "channels/b.json", "b")
+	})
 }
 
 func TestFetchRewritten(t *testing.T) {
-	for name, rewrite := range map[string]func(t *testing.T, work string){
-		"rewound": func(t *testing.T, work string) { git(t, work, "reset", "-q", "--hard", "HEAD^") },
-		"diverging": func(t *testing.T, work string) {
-			git(t, work, "reset", "-q", "--hard", "HEAD^")
-			write(t, work+"/new", "x")
-		},
-		"amended": func(t *testing.T, work string) { git(t, work, "commit", "-q", "--amend", "-m", "other words") },
-		"unrelated": func(t *testing.T, work string) {
-			git(t, work, "checkout", "-q", "--orphan", "other")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := newRepo(t)
-			work := clone(t, dir)
-			write(t, work+"/channels/a.json", "two")
-			last := commitAll(t, work, "two")
-			r := open(t, dir)
-			if s := fetch(t, r, last); s.Commit != last || s.Rewritten {
-				t.Fatalf("Fetch before = %+v", s)
-			}
-			rewrite(t, work)
-			head := commitAll(t, work, "after")
-			for range 2 { // as long as last stays the same
-				if s := fetch(t, r, last); s.Commit != head || !s.Rewritten {
-					t.Errorf("Fetch = %+v, want %s, rewritten", s, head)
+	everywhere(t, func(t *testing.T, open opener) {
+		for name, rewrite := range map[string]func(t *testing.T, work string){
+			"rewound": func(t *testing.T, work string) { git(t, work, "reset", "-q", "--hard", "HEAD^") },
+			"diverging": func(t *testing.T, work string) {
+				git(t, work, "reset", "-q", "--hard", "HEAD^")
+				write(t, work+"/new", "x")
+			},
+			"amended": func(t *testing.T, work string) { git(t, work, "commit", "-q", "--amend", "-m", "other words") },
+			"unrelated": func(t *testing.T, work string) {
+				git(t, work, "checkout", "-q", "--orphan", "other")
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				dir := newRepo(t)
+				work := clone(t, dir)
+				write(t, work+"/channels/a.json", "two")
+				last := commitAll(t, work, "two")
+				r := open(t, dir)
+				if s := fetch(t, r, last); s.Commit != last || s.Rewritten {
+					t.Fatalf("Fetch before = %+v", s)
 				}
-			}
-			git(t, dir, "reflog", "expire", "--expire=now", "--all")
-			git(t, dir, "gc", "-q", "--prune=now")
-			if s := fetch(t, open(t, dir), last); s.Commit != head || !s.Rewritten {
-				t.Errorf("Fetch after last is gone = %+v, want %s, rewritten", s, head)
-			}
-			next := commitAll(t, work, "next")
-			if s := fetch(t, r, head); s.Commit != next || s.Rewritten {
-				t.Errorf("Fetch afterwards = %+v, want %s", s, next)
-			}
-			_, err := r.Fetch(t.Context(), "HEAD")
-			checkReason(t, "Fetch with last HEAD", err, reason.Format, "not an object name")
-		})
-	}
+				rewrite(t, work)
+				head := commitAll(t, work, "after")
+				for range 2 { // as long as last stays the same
+					if s := fetch(t, r, last); s.Commit != head || !s.Rewritten {
+						t.Errorf("Fetch = %+v, want %s, rewritten", s, head)
+					}
+				}
+				git(t, dir, "reflog", "expire", "--expire=now", "--all")
+				git(t, dir, "gc", "-q", "--prune=now")
+				if s := fetch(t, open(t, dir), last); s.Commit != head || !s.Rewritten {
+					t.Errorf("Fetch after last is gone = %+v, want %s, rewritten", s, head)
+				}
+				next := commitAll(t, work, "next")
+				if s := fetch(t, r, head); s.Commit != next || s.Rewritten {
+					t.Errorf("Fetch afterwards = %+v, want %s", s, next)
+				}
+				_, err := r.Fetch(t.Context(), "HEAD")
+				checkReason(t, "Fetch with last HEAD", err, reason.Format, "not an object name")
+			})
+		}
+	})
 }
 
 // TestFetchBadRef gives the branch other things to name than a commit.

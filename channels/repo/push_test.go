@@ -33,57 +33,61 @@ func checkRepo(t testing.TB, dir string) {
 }
 
 func TestPush(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	base := fetch(t, r, "").Commit
-	got, err := r.Push(t.Context(), tester, files("channels/a.json", "new", "trust/2.json", "trust"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if head := git(t, dir, "rev-parse", "main"); got != head {
-		t.Errorf("Push = %s, want the head %s", got, head)
-	}
-	if parent := git(t, dir, "rev-parse", "main^"); parent != base {
-		t.Errorf("the parent is %s, want %s", parent, base)
-	}
-	if diff := git(t, dir, "diff", "--name-status", "main^", "main"); diff != "M\tchannels/a.json\nA\ttrust/2.json" {
-		t.Errorf("Push changed %q", diff)
-	}
-	s := fetch(t, r, base)
-	if s.Commit != got || s.Rewritten {
-		t.Errorf("Fetch = %+v, want %s", s, got)
-	}
-	checkRead(t, s, "trust/2.json", "trust")
-	checkRepo(t, dir)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		base := fetch(t, r, "").Commit
+		got, err := r.Push(t.Context(), tester, files("channels/a.json", "new", "trust/2.json", "trust"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if head := git(t, dir, "rev-parse", "main"); got != head {
+			t.Errorf("Push = %s, want the head %s", got, head)
+		}
+		if parent := git(t, dir, "rev-parse", "main^"); parent != base {
+			t.Errorf("the parent is %s, want %s", parent, base)
+		}
+		if diff := git(t, dir, "diff", "--name-status", "main^", "main"); diff != "M\tchannels/a.json\nA\ttrust/2.json" {
+			t.Errorf("Push changed %q", diff)
+		}
+		s := fetch(t, r, base)
+		if s.Commit != got || s.Rewritten {
+			t.Errorf("Fetch = %+v, want %s", s, got)
+		}
+		checkRead(t, s, "trust/2.json", "trust")
+		checkRepo(t, dir)
+	})
 }
 
 func TestPushNothing(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	head := fetch(t, r, "").Commit
-	broken := reason.Errorf(reason.Policy, "not now")
-	for name, c := range map[string]struct {
-		make func(*Snapshot) (*Commit, error)
-		want string
-		err  error
-	}{
-		"no commit":  {func(*Snapshot) (*Commit, error) { return nil, nil }, head, nil},
-		"no files":   {files(), head, nil},
-		"same bytes": {files("channels/a.json", "{\"a\":1}\n"), head, nil},
-		"an error":   {func(*Snapshot) (*Commit, error) { return &Commit{Message: "x"}, broken }, "", broken},
-	} {
-		for _, push := range []func() (string, error){
-			func() (string, error) { return r.Push(t.Context(), tester, c.make) },
-			func() (string, error) { return r.Propose(t.Context(), tester, "bump/x", c.make) },
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		head := fetch(t, r, "").Commit
+		broken := reason.Errorf(reason.Policy, "not now")
+		for name, c := range map[string]struct {
+			make func(*Snapshot) (*Commit, error)
+			want string
+			err  error
+		}{
+			"no commit":  {func(*Snapshot) (*Commit, error) { return nil, nil }, head, nil},
+			"no files":   {files(), head, nil},
+			"same bytes": {files("channels/a.json", "{\"a\":1}\n"), head, nil},
+			"an error":   {func(*Snapshot) (*Commit, error) { return &Commit{Message: "x"}, broken }, "", broken},
 		} {
-			if got, err := push(); got != c.want || err != c.err {
-				t.Errorf("%s: %q, %v, want %q, %v", name, got, err, c.want, c.err)
+			for _, push := range []func() (string, error){
+				func() (string, error) { return r.Push(t.Context(), tester, c.make) },
+				func() (string, error) { return r.Propose(t.Context(), tester, "bump/x", c.make) },
+			} {
+				if got, err := push(); got != c.want || err != c.err {
+					t.Errorf("%s: %q, %v, want %q, %v", name, got, err, c.want, c.err)
+				}
 			}
 		}
-	}
-	if refs := git(t, dir, "for-each-ref", "--format=%(objectname) %(refname)"); refs != head+" refs/heads/main" {
-		t.Errorf("the repo has %q", refs)
-	}
+		if refs := git(t, dir, "for-each-ref", "--format=%(objectname) %(refname)"); refs != head+" refs/heads/main" {
+			t.Errorf("the repo has %q", refs)
+		}
+	})
 }
 
 func TestPushRefused(t *testing.T) {
@@ -178,50 +182,54 @@ func TestPushReadOnly(t *testing.T) {
 
 // TestPushMoved moves the branch between make and push.
 func TestPushMoved(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	r := open(t, dir)
-	calls := 0
-	var theirs string
-	got, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
-		if calls++; calls <= 3 {
-			write(t, work+"/fleet.toml", fmt.Sprint(calls))
-			theirs = commitAll(t, work, "theirs")
-		} else {
-			checkRead(t, s, "fleet.toml", "3")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		r := open(t, dir)
+		calls := 0
+		var theirs string
+		got, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
+			if calls++; calls <= 3 {
+				write(t, work+"/fleet.toml", fmt.Sprint(calls))
+				theirs = commitAll(t, work, "theirs")
+			} else {
+				checkRead(t, s, "fleet.toml", "3")
+			}
+			return files("channels/a.json", "mine")(s)
+		})
+		if err != nil || calls != 4 {
+			t.Fatalf("Push = %v after %d calls, want 4", err, calls)
 		}
-		return files("channels/a.json", "mine")(s)
+		if parent := git(t, dir, "rev-parse", got+"^"); parent != theirs {
+			t.Errorf("the parent is %s, want %s", parent, theirs)
+		}
+		s := fetch(t, r, "")
+		checkRead(t, s, "fleet.toml", "3")
+		checkRead(t, s, "channels/a.json", "mine")
+		checkRepo(t, dir)
 	})
-	if err != nil || calls != 4 {
-		t.Fatalf("Push = %v after %d calls, want 4", err, calls)
-	}
-	if parent := git(t, dir, "rev-parse", got+"^"); parent != theirs {
-		t.Errorf("the parent is %s, want %s", parent, theirs)
-	}
-	s := fetch(t, r, "")
-	checkRead(t, s, "fleet.toml", "3")
-	checkRead(t, s, "channels/a.json", "mine")
-	checkRepo(t, dir)
 }
 
 // TestPushMovedForGood stops when the change does not make sense any more.
 func TestPushMovedForGood(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	replay := reason.Errorf(reason.Replay, "channel moved")
-	calls := 0
-	_, err := open(t, dir).Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
-		if calls++; calls == 1 {
-			write(t, work+"/channels/a.json", "theirs")
-			commitAll(t, work, "theirs")
-			return files("channels/a.json", "mine")(s)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		replay := reason.Errorf(reason.Replay, "channel moved")
+		calls := 0
+		_, err := open(t, dir).Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
+			if calls++; calls == 1 {
+				write(t, work+"/channels/a.json", "theirs")
+				commitAll(t, work, "theirs")
+				return files("channels/a.json", "mine")(s)
+			}
+			return nil, replay
+		})
+		if err != replay {
+			t.Errorf("Push = %v, want the error of make", err)
 		}
-		return nil, replay
+		checkRead(t, fetch(t, open(t, dir), ""), "channels/a.json", "theirs")
 	})
-	if err != replay {
-		t.Errorf("Push = %v, want the error of make", err)
-	}
-	checkRead(t, fetch(t, open(t, dir), ""), "channels/a.json", "theirs")
 }
 
 // TestPushLost has git fail after the branch was updated.
