@@ -364,27 +364,29 @@ func TestFetchPath(t *testing.T) {
 }
 
 func TestFetchManyRefs(t *testing.T) {
-	dir := newRepo(t)
-	head := git(t, dir, "rev-parse", "main")
-	var packed strings.Builder
-	packed.WriteString("# pack-refs with: peeled fully-peeled sorted \n")
-	for i := range 10_000 {
-		fmt.Fprintf(&packed, "%s refs/heads/a%05d\n", head, i)
-	}
-	write(t, dir+"/packed-refs", packed.String())
-	r := open(t, dir)
-	if s := fetch(t, r, ""); s.Commit != head {
-		t.Errorf("Fetch = %s, want %s", s.Commit, head)
-	}
-	_, err := r.Branches(t.Context(), "a")
-	checkReason(t, "Branches", err, reason.Limit, "10000 are more than 1000")
-	got, err := r.Branches(t.Context(), "a0001")
-	if err != nil || len(got) != 10 {
-		t.Errorf("Branches with a longer prefix = %d, %v, want 10", len(got), err)
-	}
-	if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
-		t.Errorf("Push: %v", err)
-	}
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		head := git(t, dir, "rev-parse", "main")
+		var packed strings.Builder
+		packed.WriteString("# pack-refs with: peeled fully-peeled sorted \n")
+		for i := range 10_000 {
+			fmt.Fprintf(&packed, "%s refs/heads/a%05d\n", head, i)
+		}
+		write(t, dir+"/packed-refs", packed.String())
+		r := open(t, dir)
+		if s := fetch(t, r, ""); s.Commit != head {
+			t.Errorf("Fetch = %s, want %s", s.Commit, head)
+		}
+		_, err := r.Branches(t.Context(), "a")
+		checkReason(t, "Branches", err, reason.Limit, "10000 are more than 1000")
+		got, err := r.Branches(t.Context(), "a0001")
+		if err != nil || len(got) != 10 {
+			t.Errorf("Branches with a longer prefix = %d, %v, want 10", len(got), err)
+		}
+		if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
+			t.Errorf("Push: %v", err)
+		}
+	})
 }
 
 // TestFetchIdle shows that nothing but the branch is looked at when nothing is new.
@@ -403,12 +405,14 @@ func TestFetchIdle(t *testing.T) {
 }
 
 func TestFetchCancelled(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := r.Fetch(ctx, ""); !errors.Is(err, context.Canceled) {
-		t.Errorf("Fetch = %v, want context.Canceled", err)
-	}
-	fetch(t, r, "")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := r.Fetch(ctx, ""); !errors.Is(err, context.Canceled) {
+			t.Errorf("Fetch = %v, want context.Canceled", err)
+		}
+		fetch(t, r, "")
+	})
 }

@@ -75,27 +75,29 @@ func TestPropose(t *testing.T) {
 }
 
 func TestProposeRefused(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	for _, branch := range []string{"main", "", "-x", "a b", "a..b", "bump/", ":main"} {
-		_, err := r.Propose(t.Context(), tester, branch, files("x", "y"))
-		checkReason(t, fmt.Sprintf("Propose to %q", branch), err, reason.Config, "branch")
-		checkReason(t, fmt.Sprintf("Delete of %q", branch), r.Delete(t.Context(), branch), reason.Config, "branch")
-	}
-	if _, err := r.Propose(t.Context(), tester, "bump/b", files("x", "y")); err != nil {
-		t.Fatal(err)
-	}
-	_, err := r.Propose(t.Context(), tester, "bump/b/1.0", files("x", "y"))
-	checkReason(t, "Propose below a branch", err, reason.IO, "bump/b")
-	if strings.Contains(err.Error(), "given up") {
-		t.Errorf("Propose = %v, and was tried in vain", err)
-	}
-	for _, path := range []string{"", "/x", "../x", ".git/config", "a//b"} {
-		_, err := r.Push(t.Context(), tester, files(path, "y"))
-		checkReason(t, fmt.Sprintf("Push of %q", path), err, reason.Format, "path")
-	}
-	_, err = r.Push(t.Context(), Author{}, files("x", "y"))
-	checkReason(t, "Push by nobody", err, reason.Config, "author: no name")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		for _, branch := range []string{"main", "", "-x", "a b", "a..b", "bump/", ":main"} {
+			_, err := r.Propose(t.Context(), tester, branch, files("x", "y"))
+			checkReason(t, fmt.Sprintf("Propose to %q", branch), err, reason.Config, "branch")
+			checkReason(t, fmt.Sprintf("Delete of %q", branch), r.Delete(t.Context(), branch), reason.Config, "branch")
+		}
+		if _, err := r.Propose(t.Context(), tester, "bump/b", files("x", "y")); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.Propose(t.Context(), tester, "bump/b/1.0", files("x", "y"))
+		checkReason(t, "Propose below a branch", err, reason.IO, "bump/b")
+		if strings.Contains(err.Error(), "given up") {
+			t.Errorf("Propose = %v, and was tried in vain", err)
+		}
+		for _, path := range []string{"", "/x", "../x", ".git/config", "a//b"} {
+			_, err := r.Push(t.Context(), tester, files(path, "y"))
+			checkReason(t, fmt.Sprintf("Push of %q", path), err, reason.Format, "path")
+		}
+		_, err = r.Push(t.Context(), Author{}, files("x", "y"))
+		checkReason(t, "Push by nobody", err, reason.Config, "author: no name")
+	})
 }
 
 func TestProposeConcurrent(t *testing.T) {

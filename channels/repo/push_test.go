@@ -91,59 +91,61 @@ func TestPushNothing(t *testing.T) {
 }
 
 func TestPushRefused(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		setup func(t *testing.T, dir string)
-		code  reason.Code
-		words string
-	}{
-		{"hook", func(t *testing.T, dir string) {
-			write(t, dir+"/hooks/pre-receive", "#!/bin/sh\necho no pushes on fridays >&2\necho https://u:secret@host/x >&2\nexit 1\n")
-			if err := os.Chmod(dir+"/hooks/pre-receive", 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}, reason.IO, "no pushes on fridays"},
-		{"update hook", func(t *testing.T, dir string) {
-			write(t, dir+"/hooks/update", "#!/bin/sh\nexit 1\n")
-			if err := os.Chmod(dir+"/hooks/update", 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}, reason.IO, "hook declined"},
-		{"stale lock", func(t *testing.T, dir string) {
-			write(t, dir+"/refs/heads/main.lock", "")
-		}, reason.IO, "given up after 20 tries"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			dir := newRepo(t)
-			r := open(t, dir)
-			r.wait = func(ctx context.Context, _ int) error { return ctx.Err() }
-			head := fetch(t, r, "").Commit
-			c.setup(t, dir)
-			calls := 0
-			_, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
-				calls++
-				return files("x", "y")(s)
-			})
-			checkReason(t, "Push", err, c.code, c.words)
-			if want := map[bool]int{true: maxPushes, false: 1}[c.name == "stale lock"]; calls != want {
-				t.Errorf("make was called %d times, want %d", calls, want)
-			}
-			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("Push = %v, which holds a password", err)
-			}
-			if now := git(t, dir, "rev-parse", "main"); now != head {
-				t.Errorf("the branch moved")
-			}
-			for _, f := range []string{"hooks/pre-receive", "hooks/update", "refs/heads/main.lock"} {
-				if err := os.RemoveAll(filepath.Join(dir, f)); err != nil {
+	everywhere(t, func(t *testing.T, open opener) {
+		for _, c := range []struct {
+			name  string
+			setup func(t *testing.T, dir string)
+			code  reason.Code
+			words string
+		}{
+			{"hook", func(t *testing.T, dir string) {
+				write(t, dir+"/hooks/pre-receive", "#!/bin/sh\necho no pushes on fridays >&2\necho https://u:secret@host/x >&2\nexit 1\n")
+				if err := os.Chmod(dir+"/hooks/pre-receive", 0o755); err != nil {
 					t.Fatal(err)
 				}
-			}
-			if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
-				t.Errorf("Push afterwards: %v", err)
-			}
-		})
-	}
+			}, reason.IO, "no pushes on fridays"},
+			{"update hook", func(t *testing.T, dir string) {
+				write(t, dir+"/hooks/update", "#!/bin/sh\nexit 1\n")
+				if err := os.Chmod(dir+"/hooks/update", 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}, reason.IO, "hook declined"},
+			{"stale lock", func(t *testing.T, dir string) {
+				write(t, dir+"/refs/heads/main.lock", "")
+			}, reason.IO, "given up after 20 tries"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				dir := newRepo(t)
+				r := open(t, dir)
+				r.wait = func(ctx context.Context, _ int) error { return ctx.Err() }
+				head := fetch(t, r, "").Commit
+				c.setup(t, dir)
+				calls := 0
+				_, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
+					calls++
+					return files("x", "y")(s)
+				})
+				checkReason(t, "Push", err, c.code, c.words)
+				if want := map[bool]int{true: maxPushes, false: 1}[c.name == "stale lock"]; calls != want {
+					t.Errorf("make was called %d times, want %d", calls, want)
+				}
+				if strings.Contains(err.Error(), "secret") {
+					t.Errorf("Push = %v, which holds a password", err)
+				}
+				if now := git(t, dir, "rev-parse", "main"); now != head {
+					t.Errorf("the branch moved")
+				}
+				for _, f := range []string{"hooks/pre-receive", "hooks/update", "refs/heads/main.lock"} {
+					if err := os.RemoveAll(filepath.Join(dir, f)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
+					t.Errorf("Push afterwards: %v", err)
+				}
+			})
+		}
+	})
 }
 
 // TestPushCheckedOut pushes into a repository whose work tree has the branch.
@@ -234,35 +236,37 @@ func TestPushMovedForGood(t *testing.T) {
 
 // TestPushLost has git fail after the branch was updated.
 func TestPushLost(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	for name, moved := range map[string]bool{"head": false, "below the head": true} {
-		r := open(t, dir)
-		before := git(t, dir, "rev-parse", "main")
-		r.remote = lossy{r.remote, func() {
-			if moved {
-				git(t, work, "pull", "-q", "--ff-only", "origin", "main")
-				commitAll(t, work, "theirs")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		for name, moved := range map[string]bool{"head": false, "below the head": true} {
+			r := open(t, dir)
+			before := git(t, dir, "rev-parse", "main")
+			r.remote = lossy{r.remote, func() {
+				if moved {
+					git(t, work, "pull", "-q", "--ff-only", "origin", "main")
+					commitAll(t, work, "theirs")
+				}
+			}}
+			calls := 0
+			got, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
+				calls++
+				return files("channels/a.json", name)(s)
+			})
+			if err != nil || calls != 1 {
+				t.Errorf("%s: Push = %v after %d calls, want success after 1", name, err, calls)
 			}
-		}}
-		calls := 0
-		got, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
-			calls++
-			return files("channels/a.json", name)(s)
-		})
-		if err != nil || calls != 1 {
-			t.Errorf("%s: Push = %v after %d calls, want success after 1", name, err, calls)
+			if parent := git(t, dir, "rev-parse", got+"^"); parent != before {
+				t.Errorf("%s: Push = %s, which has the parent %s, want %s", name, got, parent, before)
+			}
 		}
-		if parent := git(t, dir, "rev-parse", got+"^"); parent != before {
-			t.Errorf("%s: Push = %s, which has the parent %s, want %s", name, got, parent, before)
+		r := open(t, dir)
+		r.remote = lossy{r.remote, func() {}}
+		if _, err := r.Propose(t.Context(), tester, "bump/x", files("x", "y")); err != nil {
+			t.Errorf("Propose: %v", err)
 		}
-	}
-	r := open(t, dir)
-	r.remote = lossy{r.remote, func() {}}
-	if _, err := r.Propose(t.Context(), tester, "bump/x", files("x", "y")); err != nil {
-		t.Errorf("Propose: %v", err)
-	}
-	checkRepo(t, dir)
+		checkRepo(t, dir)
+	})
 }
 
 // lossy loses the answer of a push.
@@ -407,54 +411,58 @@ func TestPushConcurrent(t *testing.T) {
 
 // TestPushOnMerges pushes on top of what people do with git.
 func TestPushOnMerges(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	write(t, work+"/deep/er/and/deeper/file", "x")
-	write(t, work+"/.gitattributes", "channels/** -text -merge\n")
-	git(t, work, "add", "-A")
-	git(t, work, "commit", "-q", "-m", "deep")
-	git(t, work, "checkout", "-q", "-b", "side", "HEAD^")
-	write(t, work+"/fleet.toml", "changed")
-	git(t, work, "commit", "-q", "-am", "side")
-	git(t, work, "checkout", "-q", "-")
-	git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "side")
-	head := commitAll(t, work, "head")
-	got, err := open(t, dir).Push(t.Context(), tester, files("channels/b.json", "b"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := git(t, dir, "diff", "--name-status", head, got); diff != "A\tchannels/b.json" {
-		t.Errorf("Push changed %q", diff)
-	}
-	if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		t.Errorf("git fsck says: %s", out)
-	}
-	git(t, work, "pull", "-q", "--ff-only", "origin", "main")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		write(t, work+"/deep/er/and/deeper/file", "x")
+		write(t, work+"/.gitattributes", "channels/** -text -merge\n")
+		git(t, work, "add", "-A")
+		git(t, work, "commit", "-q", "-m", "deep")
+		git(t, work, "checkout", "-q", "-b", "side", "HEAD^")
+		write(t, work+"/fleet.toml", "changed")
+		git(t, work, "commit", "-q", "-am", "side")
+		git(t, work, "checkout", "-q", "-")
+		git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "side")
+		head := commitAll(t, work, "head")
+		got, err := open(t, dir).Push(t.Context(), tester, files("channels/b.json", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := git(t, dir, "diff", "--name-status", head, got); diff != "A\tchannels/b.json" {
+			t.Errorf("Push changed %q", diff)
+		}
+		if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			t.Errorf("git fsck says: %s", out)
+		}
+		git(t, work, "pull", "-q", "--ff-only", "origin", "main")
+	})
 }
 
 // TestPushBesideBranches pushes from a mirror that has the tips of branches whose pasts
 // it does not have.
 func TestPushBesideBranches(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	git(t, work, "checkout", "-q", "-b", "bump/x")
-	for i := range 3 {
-		write(t, work+"/x", fmt.Sprint(i))
-		git(t, work, "add", "-A")
-		git(t, work, "commit", "-q", "-m", "by a person")
-	}
-	git(t, work, "push", "-q", "origin", "bump/x")
-	r := open(t, dir)
-	if found, err := r.Branches(t.Context(), "bump/"); err != nil || len(found) != 1 {
-		t.Fatalf("Branches = %v, %v", found, err)
-	}
-	if _, err := r.Push(t.Context(), tester, files("y", "1")); err != nil {
-		t.Errorf("Push: %v", err)
-	}
-	if _, err := r.Propose(t.Context(), tester, "bump/x", files("y", "2")); err != nil {
-		t.Errorf("Propose: %v", err)
-	}
-	checkRepo(t, dir)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		git(t, work, "checkout", "-q", "-b", "bump/x")
+		for i := range 3 {
+			write(t, work+"/x", fmt.Sprint(i))
+			git(t, work, "add", "-A")
+			git(t, work, "commit", "-q", "-m", "by a person")
+		}
+		git(t, work, "push", "-q", "origin", "bump/x")
+		r := open(t, dir)
+		if found, err := r.Branches(t.Context(), "bump/"); err != nil || len(found) != 1 {
+			t.Fatalf("Branches = %v, %v", found, err)
+		}
+		if _, err := r.Push(t.Context(), tester, files("y", "1")); err != nil {
+			t.Errorf("Push: %v", err)
+		}
+		if _, err := r.Propose(t.Context(), tester, "bump/x", files("y", "2")); err != nil {
+			t.Errorf("Propose: %v", err)
+		}
+		checkRepo(t, dir)
+	})
 }
 
 // TestPushKilled kills a writer again and again, and lets it start over.
