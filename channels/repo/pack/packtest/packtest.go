@@ -1,4 +1,8 @@
-// Package packtest writes packs as nobody should, for tests of those who read them.
+// Package packtest writes packs as nobody should, for tests of those who read them: objects
+// that say another size than they have, deltas that make much of little, checksums that hold
+// nevertheless.
+//
+// Only tests import this package.
 package packtest
 
 import (
