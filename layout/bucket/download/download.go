@@ -17,7 +17,9 @@
 //
 // If the hash is wrong in the end and not all bytes came from one version of the object
 // in this call, the file is emptied and all is fetched again, once. So a bad beginning
-// costs one more transfer, and never the update.
+// costs one more transfer, and never the update. The same is done, once, when a server
+// knows the object and opens it by range not once in a whole row of tries: there are
+// some that know no ranges.
 //
 // # How it ends
 //
@@ -114,6 +116,7 @@ type download struct {
 	mixed   bool      // not all bytes are known to be of one version
 	again   bool      // all was begun again
 	breaks  int
+	unrange int // times in a row that the source opened nothing by range
 }
 
 // diskError is an error of the file, not of the source.
@@ -212,7 +215,11 @@ func (d *download) open(ctx context.Context) (body io.ReadCloser, err error) {
 				return nil, err
 			}
 		}
-		body, info, err = d.src.Range(ctx, d.key, d.at, d.version)
+		if body, info, err = d.src.Range(ctx, d.key, d.at, d.version); err != nil && ctx.Err() == nil {
+			d.unrange++
+		} else {
+			d.unrange = 0
+		}
 	}
 	if errors.Is(err, bucket.ErrChanged) {
 		d.version, d.mixed = "", true

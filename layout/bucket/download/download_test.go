@@ -35,6 +35,8 @@ func TestArrives(t *testing.T) {
 	closed.end = io.EOF
 	hung := good.cutAt(300)
 	hung.hang = true
+	rangeless := good
+	rangeless.ranges = errors.New("the server answers 200, want 206")
 	for name, c := range map[string]struct {
 		before  []byte
 		answers []answer
@@ -61,6 +63,7 @@ func TestArrives(t *testing.T) {
 		"zeros as after a cut":      {make([]byte, 1000), []answer{good}, "get", 1000},
 		"same bytes, other version": {nil, []answer{good.cutAt(300), again, again}, "get, range 300 v1, stat, range 300 v2", 1000},
 		"altered, then restored":    {nil, []answer{old.cutAt(300), good, good}, "get, range 300 v0, stat, range 300 v1, get", 2000},
+		"no ranges":                 {data[:400], []answer{rangeless}, "stat" + strings.Repeat(", range 400 v1", 8) + ", stat, get", 1000},
 		"no versions":               {nil, []answer{nameless.cutAt(300), nameless}, "get, stat, range 300 ", 1000},
 		"no versions, altered":      {nil, []answer{{object: other, cut: 300}, nameless}, "get, stat, range 300 , get", 2000},
 	} {

@@ -32,6 +32,7 @@ type answer struct {
 	object  []byte
 	version string
 	err     error         // instead of any answer
+	ranges  error         // instead of an answer to a range
 	silent  bool          // instead of any answer, and of an end
 	lie     int64         // added to the size
 	cut     int           // bytes until the break; -1 none
@@ -94,6 +95,8 @@ func (f *fake) serve(ctx context.Context, asked string, offset int64, version st
 	switch {
 	case err != nil:
 		return nil, bucket.Info{}, err
+	case offset > 0 && a.ranges != nil:
+		return nil, bucket.Info{}, a.ranges
 	case version != "" && version != a.version:
 		return nil, bucket.Info{}, bucket.ErrChanged
 	case offset > int64(len(a.object)):

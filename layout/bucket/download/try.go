@@ -72,12 +72,29 @@ func (d *download) rest(parent context.Context) error {
 		if vain++; d.progressed(d.at-before, err) {
 			vain = 0
 		}
+		if vain >= d.limits.Tries && d.rangeless(ctx) {
+			vain, d.again = 0, true
+			if err := d.empty(); err != nil {
+				return err
+			}
+		}
 		if vain >= d.limits.Tries || d.breaks >= d.limits.Breaks {
 			return reason.Errorf(reason.IO, "given up after %d breaks, %s; the last one: %w", d.breaks, d.here(), err)
 		}
 		wait(ctx, vain)
 	}
 	return nil
+}
+
+// rangeless reports whether the source has the wanted object but does not open it by range.
+func (d *download) rangeless(ctx context.Context) bool {
+	if d.again || d.unrange < d.limits.Tries {
+		return false
+	}
+	w := newWatch(ctx, d.limits)
+	defer w.stop()
+	info, err := d.src.Stat(w.ctx, d.key)
+	return err == nil && info.Size == d.want.Size
 }
 
 func (d *download) here() string {
@@ -115,8 +132,11 @@ func (d *download) try(ctx context.Context) error {
 	w := newWatch(ctx, d.limits)
 	defer w.stop()
 	body, err := d.open(w.ctx)
+	if slow := w.slow(); err != nil && slow != nil {
+		return fmt.Errorf("%w: %w", slow, err) // a source that tries again itself says what happened
+	}
 	if err != nil {
-		return w.cause(err)
+		return err
 	}
 	defer body.Close()
 	for {
@@ -166,12 +186,12 @@ func (w *watch) stop() {
 	w.cancel(nil)
 }
 
-// cause returns err, or why the watch caused it.
-func (w *watch) cause(err error) error {
-	if cause := context.Cause(w.ctx); err != nil && errors.Is(cause, errSlow) {
+// slow returns why the watch ended the try, nil if it did not.
+func (w *watch) slow() error {
+	if cause := context.Cause(w.ctx); errors.Is(cause, errSlow) {
 		return cause
 	}
-	return err
+	return nil
 }
 
 // read reads from r until there is something. Time that the caller spends between two
@@ -193,5 +213,8 @@ func (w *watch) read(r io.Reader, p []byte) (n int, err error) {
 		}
 		w.spent, w.got = 0, 0
 	}
-	return n, w.cause(err)
+	if slow := w.slow(); err != nil && slow != nil {
+		err = slow
+	}
+	return n, err
 }
