@@ -254,6 +254,86 @@ func (f *freeing) Range(ctx context.Context, key string, offset int64, version s
 	return f.Bucket.Range(ctx, key, offset, version)
 }
 
+// TestRefusedTarball: one that is not what its manifest says is not transferred in every
+// cycle; who mends it, or orders anew, waits for nothing.
+func TestRefusedTarball(t *testing.T) {
+	spoilt := func(t *testing.T) (w *world, sent func() int64, mend func()) {
+		t.Helper()
+		w = two(t)
+		file := w.find("2.0", func(n string) bool { return strings.HasSuffix(n, ".tar.zst") })
+		good, err := os.ReadFile(file)
+		must(t, err)
+		must(t, os.WriteFile(file, flip(good), 0o644))
+		b := &breaking{Bucket: w.puller.bucket, after: -1}
+		w.puller.bucket = b
+		w.advance("2.0", nil)
+		w.step(reason.Mismatch)
+		w.runs("1.0")
+		if got := b.sent.Load(); got != int64(len(good)) {
+			t.Fatalf("%d bytes were sent, want %d", got, len(good))
+		}
+		return w, func() int64 { return b.sent.Swap(0) / int64(len(good)) }, func() { must(t, os.WriteFile(file, good, 0o644)) }
+	}
+	t.Run("stays", func(t *testing.T) {
+		w, sent, mend := spoilt(t)
+		now := time.Now()
+		w.puller.now = func() time.Time { return now }
+		sent()
+		for i, wait := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 32 * time.Minute, time.Hour, time.Hour} {
+			now = now.Add(2 * time.Second) // times on disk have whole seconds
+			for range 2 {
+				if r := w.step(reason.Mismatch); !strings.Contains(r.Message, "is not fetched again before") || !strings.Contains(r.Message, "sha256 is ") {
+					t.Fatalf("message %q", r.Message)
+				}
+			}
+			s, err := w.puller.Status(t.Context())
+			must(t, err)
+			if s.Refused == nil || s.Refused.Count != i+1 || s.Reason != reason.Mismatch || sent() != 0 {
+				t.Fatalf("after %d refusals status says %+v, %s", i+1, s.Refused, s.Message)
+			}
+			now = now.Add(wait - 10*time.Second)
+			if w.step(reason.Mismatch); sent() != 0 {
+				t.Fatalf("fetched again before %s", wait)
+			}
+			now = now.Add(10 * time.Second)
+			if w.step(reason.Mismatch); sent() != 1 {
+				t.Fatalf("not fetched again after %s", wait)
+			}
+		}
+		mend()
+		w.puller.now = time.Now
+		w.step(reason.Updated)
+		w.runs("2.0")
+		if s, err := w.puller.Status(t.Context()); err != nil || s.Refused != nil {
+			t.Errorf("status says %+v (%v)", s.Refused, err)
+		}
+	})
+	for name, again := range map[string]func(w *world){
+		"by puller --now": func(w *world) {
+			w.demand(reason.Mismatch)(w.puller.Step(w.t.Context(), Options{Now: true}))
+		},
+		"by a new channel state": func(w *world) { w.advance("2.0", nil); w.step(reason.Mismatch) },
+		"by a pin":               func(w *world) { w.pin("2.0", reason.Mismatch) },
+		"when the clock was wrong": func(w *world) {
+			now := time.Now().Add(-24 * time.Hour)
+			w.puller.now = func() time.Time { return now }
+			w.step(reason.Mismatch)
+			w.puller.now = time.Now
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, sent, mend := spoilt(t)
+			sent()
+			if again(w); sent() != 1 {
+				t.Error("it was not fetched again")
+			}
+			mend()
+			w.step(reason.Updated)
+			w.runs("2.0")
+		})
+	}
+}
+
 // TestMissing: what is on disk already needs no room.
 func TestMissing(t *testing.T) {
 	b := layout.Bundle{Size: 1000, Unpacked: 5000, Entries: 3}

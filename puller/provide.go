@@ -231,17 +231,29 @@ func (c *cycle) install(ctx context.Context, t target) (target, error) {
 	return c.unpack(ctx, t, p)
 }
 
-// unpack fetches the tarball, and puts what it holds in place, durably.
+// unpack fetches the tarball unless it was refused just now, and puts what it holds in
+// place, durably.
 func (c *cycle) unpack(ctx context.Context, t target, p *prepared) (target, error) {
 	t.Manifest = layout.Sum(p.meta.Manifest)
+	if err := c.refused(ctx, t, p.bundle); err != nil {
+		return t, err
+	}
+	err := c.bring(ctx, t, p)
+	if err != nil && reason.Of(err).Exit() == 3 {
+		err = c.refuse(ctx, t, p.bundle, err)
+	}
+	return t, err
+}
+
+func (c *cycle) bring(ctx context.Context, t target, p *prepared) error {
 	f, err := c.fetch(ctx, t, p.bundle)
 	if err != nil {
-		return t, fmt.Errorf("fetch %s: %w", p.bundle.Name, err)
+		return fmt.Errorf("fetch %s: %w", p.bundle.Name, err)
 	}
 	defer f.Close()
 	stage, err := c.dir.Stage()
 	if err != nil {
-		return t, err
+		return err
 	}
 	defer stage.Discard()
 	add, done := c.meter("unpack", p.bundle.Unpacked)
@@ -249,15 +261,16 @@ func (c *cycle) unpack(ctx context.Context, t target, p *prepared) (target, erro
 	want := archive.Want{Unpacked: p.bundle.Unpacked, Entries: p.bundle.Entries, Tree: p.bundle.Tree, MTime: p.manifest.Source.Time.Time}
 	entries, err := archive.Unpack(ctx, f, stage.Root, want, add)
 	if err != nil {
-		return t, fmt.Errorf("unpack %s: %w", p.bundle.Name, err)
+		return fmt.Errorf("unpack %s: %w", p.bundle.Name, err)
 	}
 	c.beginBulk(Installing)
 	if err := stage.Install(t.Version, p.meta, entries); err != nil {
-		return t, err
+		return err
 	}
+	c.st.Refused = nil
 	if err := c.dir.DropFetched(""); err != nil {
 		c.warn("%s", err)
 	}
 	c.log.Info("unpacked", "version", t.Version, "bytes", p.bundle.Unpacked, "entries", p.bundle.Entries)
-	return t, nil
+	return nil
 }

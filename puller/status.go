@@ -30,6 +30,7 @@ type Status struct {
 	Previous  *node.Release  `json:"previous,omitempty"`
 	Retry     *node.Retry    `json:"retry,omitempty"`
 	Unit      *UnitStatus    `json:"unit,omitempty"` // with service.unit
+	Refused   *node.Refused  `json:"refused,omitempty"`
 	Blocked   []node.Block   `json:"blocked"`
 	Releases  []string       `json:"releases"`
 	Trust     int64          `json:"trust,omitempty"` // version of the newest trust held
@@ -97,6 +98,9 @@ func (c *cycle) describe(s *Status) error {
 	}
 	if c.pin != nil {
 		s.Wanted = &Wanted{c.pin.Release, c.pin.Manifest, "pin"}
+	}
+	if r := st.Refused; r != nil && (c.pin != nil && r.Order == c.pin.At || c.pin == nil && c.channel != nil && r.Order == c.channel.Seq) {
+		s.Refused = r
 	}
 	if t := c.dir.LastCycle(); !t.IsZero() {
 		s.LastCycle = canon.At(t)

@@ -43,6 +43,7 @@ type State struct {
 	Previous  *Release `json:"previous,omitempty"`  // what ran before Running
 	Intent    *Intent  `json:"intent,omitempty"`    // an activation that has no result yet
 	Retry     *Retry   `json:"retry,omitempty"`     // Running never proved itself, and there is nothing to go back to
+	Refused   *Refused `json:"refused,omitempty"`   // a tarball that was fetched for nothing
 	Degraded  *Block   `json:"degraded,omitempty"`  // the way back from this one failed as well
 	Blocked   []Block  `json:"blocked"`
 	Head      string   `json:"head,omitempty"`      // commit of the channel repo seen last
@@ -87,6 +88,18 @@ type Retry struct {
 	Count int        `json:"count"`
 	Next  canon.Time `json:"next"`
 	Cause string     `json:"cause,omitempty"` // why it was not healthy
+}
+
+// Refused is a tarball that was fetched and was not what its manifest says, or nothing that
+// is unpacked. As long as it is the same it is fetched again at Next.
+type Refused struct {
+	Object  string      `json:"object"`            // the last part of its key
+	Version string      `json:"version,omitempty"` // of the object, as the storage says
+	Order   int64       `json:"order"`             // seq of the channel state, or the time of the pin
+	Count   int         `json:"count"`
+	Next    canon.Time  `json:"next"`
+	Reason  reason.Code `json:"reason"`
+	Cause   string      `json:"cause"`
 }
 
 // Block is something that failed here and is not tried again.

@@ -51,6 +51,9 @@ func writeStatus(out io.Writer, s puller.Status) {
 		}
 		line("failed before", "%s", text)
 	}
+	if r := s.Refused; r != nil {
+		line("refused", "%s, %d times; if it stays as it is, fetched again at %s", r.Object, r.Count, moment(now, r.Next))
+	}
 	line("on disk", "%s", orNothing(strings.Join(s.Releases, " ")))
 	if !s.LastCycle.IsZero() {
 		line("last cycle", "%s", moment(now, s.LastCycle))

@@ -71,7 +71,8 @@ type Want struct {
 // Options change how a download is done, never what its outcome must be.
 type Options struct {
 	// Progress gets the number of bytes that were added to what is there: first what
-	// the file held, then what arrives. It is negative when all begins again. May be nil.
+	// the file held, then what arrives. It is negative when all begins again, and 0
+	// after a break. May be nil.
 	Progress func(n int64)
 	Limits   Limits
 }

@@ -69,6 +69,7 @@ func (d *download) rest(parent context.Context) error {
 			return err
 		}
 		d.breaks++
+		d.progress(0)
 		if vain++; d.progressed(d.at-before, err) {
 			vain = 0
 		}
