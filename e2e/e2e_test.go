@@ -65,6 +65,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"builder": program(builder.Run),
 		"puller":  program(puller.Run),
+		"idle":    program(idle),
 	})
 }
 

@@ -20,11 +20,11 @@ import (
 // site is a builder with a few released versions, and nodes that follow tier a. The
 // programs are run as processes, so that they can be killed.
 type site struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func must(t *testing.T, err error) {
 }
 
 // newSite makes a builder whose source has the given versions, each a commit and a tag.
-func newSite(t *testing.T, versions ...string) *site {
+func newSite(t testing.TB, versions ...string) *site {
 	t.Helper()
 	s := &site{t: t, dir: t.TempDir()}
 	must(t, os.MkdirAll(s.path("src", "files"), 0o755))
@@ -92,7 +92,7 @@ func (s *site) run(want int, args ...string) string {
 	return finish(s.t, s.command(args...), want)
 }
 
-func finish(t *testing.T, cmd *exec.Cmd, want int) string {
+func finish(t testing.TB, cmd *exec.Cmd, want int) string {
 	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -172,7 +172,7 @@ func (m *machine) cycle(want int, args ...string) string {
 
 // kill starts cmd, and kills it after the given time unless it has ended by then. It
 // reports whether it was killed.
-func kill(t *testing.T, cmd *exec.Cmd, after time.Duration) bool {
+func kill(t testing.TB, cmd *exec.Cmd, after time.Duration) bool {
 	t.Helper()
 	must(t, cmd.Start())
 	timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
