@@ -3,7 +3,6 @@ package s3
 import (
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -95,17 +94,23 @@ func refusesKeys(err error) bool {
 	return errors.As(err, &e) && e.refusesKeys()
 }
 
+// unreached is the outcome of a request without an answer.
+func unreached(err error) error {
+	var verify *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &verify):
+		return fmt.Errorf("%w: if the server's certificate is of your own authority, name that in storage.ca_file", err)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("%w: is storage.endpoint right?", err)
+	}
+	return &broken{err}
+}
+
 // temporary reports whether another attempt may help against err.
 func temporary(err error) bool {
 	var e *Error
 	if errors.As(err, &e) {
 		return e.temporary()
-	}
-	var verify *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	var host x509.HostnameError
-	if errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &host) {
-		return false
 	}
 	var b *broken
 	return errors.As(err, &b)

@@ -274,7 +274,7 @@ func (c *Client) Once(ctx context.Context, r Request) (*http.Response, error) {
 	w.stop()
 	if err != nil {
 		w.end()
-		return nil, &broken{bare(err)}
+		return nil, unreached(bare(err))
 	}
 	resp.Body = &download{body: resp.Body, w: w}
 	return judge(r.Method, resp)
