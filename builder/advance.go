@@ -15,6 +15,7 @@ import (
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
+	"makenot.work/sando/signing"
 )
 
 // Outcomes of an advance.
@@ -35,6 +36,7 @@ type Advanced struct {
 	Commit   string        `json:"commit"`           // in the channel repo
 	Branch   string        `json:"branch,omitempty"` // of the proposal
 	Remade   []string      `json:"remade,omitempty"` // branches of other proposals, signed anew
+	Counts   []Count       `json:"counts,omitempty"` // signatures of a proposal, when one is not enough
 	Mirror   string        `json:"mirror,omitempty"` // what became of the mirror, where it is kept up
 }
 
@@ -94,6 +96,9 @@ func (b *Builder) push(ctx context.Context, r *repo.Repo, a advance, out *Advanc
 		}
 		if signed, err = b.sign(ctx, v, st, a); err != nil {
 			return nil, err
+		}
+		if several(v.trust, a.tier) {
+			return nil, reason.Errorf(reason.Stale, "trust moved to version %d meanwhile, and the channel needs several signatures now: run again, and it is proposed", v.trust.Version)
 		}
 		return &repo.Commit{Message: b.message(a, st, signed), Files: signed.files}, nil
 	})
@@ -221,7 +226,7 @@ func (b *Builder) channelKey(ctx context.Context, v *view, tier string) (signer,
 	if err != nil {
 		return nil, err
 	}
-	return s, mayAlone(v.trust, v.trust.ChannelRole(tier), s, setting)
+	return s, counts(v.trust, v.trust.ChannelRole(tier), s, setting)
 }
 
 // message is the commit message of an advance, the audit log.
@@ -271,13 +276,15 @@ func (b *Builder) propose(ctx context.Context, r *repo.Repo, a advance, out *Adv
 		if err := v.unmoved(a.tier, st, a.was, a.bundle.Version); err != nil {
 			return nil, err
 		}
-		if c := v.proposal(open[branch], a.tier, st); c != nil && (&standing{state: c}).runs(v, a.bundle, b.opt.Now()) {
+		if c, n := v.proposal(open[branch], a.tier, st); c != nil && (&standing{state: c}).runs(v, a.bundle, b.opt.Now()) {
 			out.Outcome, out.Seq = OutcomeProposed, c.Seq
+			out.collect(n)
 			return nil, nil
 		}
 		if signed, err = b.sign(ctx, v, st, a); err != nil {
 			return nil, err
 		}
+		out.collect(signed.count)
 		return &repo.Commit{Message: b.message(a, st, signed), Files: signed.files}, nil
 	})
 	if err != nil || out.Outcome == OutcomeAlready {
@@ -293,21 +300,33 @@ func (b *Builder) propose(ctx context.Context, r *repo.Repo, a advance, out *Adv
 	return nil
 }
 
+// several reports whether one key cannot make a channel state: such a state is proposed,
+// because nodes would refuse it until the others have signed.
+func several(t *signing.Trust, tier string) bool { return t.Roles[t.ChannelRole(tier)].Threshold > 1 }
+
+// collect notes the signatures of a proposal that one is not enough for.
+func (a *Advanced) collect(c Count) {
+	if a.Counts = nil; c.Needed > 1 {
+		a.Counts = []Count{c}
+	}
+}
+
 // proposal returns the state that the branch proposes for a tier, if nodes that have
-// accepted st would take it; nil otherwise.
-func (v *view) proposal(branch *repo.Snapshot, tier string, st standing) *channels.Channel {
+// accepted st would take it once enough have signed it, and how many have; nil otherwise.
+func (v *view) proposal(branch *repo.Snapshot, tier string, st standing) (*channels.Channel, Count) {
 	if branch == nil {
-		return nil
+		return nil, Count{}
 	}
-	signed, err := branch.Signed(repo.ChannelFile(tier), v.trust.Kids(v.trust.ChannelRole(tier)), layout.MaxChannel)
+	role := v.trust.ChannelRole(tier)
+	signed, err := branch.Signed(repo.ChannelFile(tier), v.trust.Kids(role), layout.MaxChannel)
 	if err != nil {
-		return nil
+		return nil, Count{}
 	}
-	c, news, err := channels.Accept(v.trust, v.b.cfg.App, tier, signed, st.lastDoc)
+	c, news, err := channels.Accept(single(v.trust, role), v.b.cfg.App, tier, signed, st.lastDoc)
 	if err != nil || !news {
-		return nil
+		return nil, Count{}
 	}
-	return c
+	return c, count(v.trust, role, signed)
 }
 
 // remake signs the tier's open proposals anew, since the advance made them older than
@@ -348,7 +367,7 @@ func (b *Builder) remakeOne(ctx context.Context, r *repo.Repo, a advance, before
 	}
 	var c *channels.Channel
 	if before.lastDoc != nil { // without a counter nothing is known to be new
-		c = v.proposal(branch, a.tier, before)
+		c, _ = v.proposal(branch, a.tier, before)
 	}
 	if c == nil || branchOf(a.tier, c.Version) != name {
 		merged, err := r.Merged(ctx, branch.Commit, head)

@@ -241,6 +241,11 @@ func (b *Builder) withChannels(ctx context.Context, what string, do func(*repo.R
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if cerr := r.Close(); err == nil {
+			err = cerr
+		}
+	}()
 	return do(r)
 }
 

@@ -99,18 +99,14 @@ func readAnchor(file, app string) (*signing.Trust, error) {
 	return t, nil
 }
 
-// mayAlone reports, before any work is done, whether the key s is enough to make a
-// document good for role.
-func mayAlone(t *signing.Trust, role string, s *keys.Signer, setting string) error {
+// counts reports, before any work is done, whether a signature by the key s counts for
+// role.
+func counts(t *signing.Trust, role string, s *keys.Signer, setting string) error {
 	kid := s.Public().Kid()
 	if !slices.Contains(t.Kids(role), kid) {
 		return reason.Errorf(reason.Signature, "%s is the key %s, which trust version %d does not have in role %q: "+
 			"use a key of that role, or have the root holders sign a trust version with this one",
 			setting, layout.Short(kid), t.Version, role)
-	}
-	if n := t.Roles[role].Threshold; n > 1 {
-		return reason.Errorf(reason.Signature, "role %q needs signatures by %d keys and %s is one: collecting several is not in this version",
-			role, n, setting)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (b *Builder) plan(ctx context.Context, r *repo.Repo, req PromoteRequest) (a
 	if err := possible(tier); err != nil {
 		return advance{}, err
 	}
-	a := advance{tier: tier.Name, propose: req.Propose || tier.Propose}
+	a := advance{tier: tier.Name, propose: req.Propose || tier.Propose || several(v.trust, tier.Name)}
 	if a.bundle, err = b.chosen(ctx, v, tier.Name, tier.From, req.Version); err != nil {
 		return advance{}, err
 	}

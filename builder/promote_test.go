@@ -202,15 +202,6 @@ func trustCases() map[string]promoteCase {
 			},
 			PromoteRequest{Tier: "a"}, reason.Policy, "revoked by trust version 2",
 		},
-		"two keys needed": {
-			func(s *site) {
-				s.trust(2, func(t *signing.Trust) {
-					r := t.Roles["channel"]
-					r.Keys = slices.Sorted(slices.Values(append(r.Keys, t.Roles["release"].Keys...)))
-					t.Roles["channel:a"] = signing.Role{Keys: r.Keys, Threshold: 2}
-				})
-			}, PromoteRequest{Tier: "a"}, reason.Signature, "needs signatures by 2 keys",
-		},
 		"release key replaced": {
 			func(s *site) {
 				s.trust(2, func(t *signing.Trust) { t.Roles["release"] = t.Roles["root"] })

@@ -147,7 +147,7 @@ func (b *Builder) prepare(ctx context.Context, r *release) error {
 	if r.signer, err = b.keys.open(ctx, setting, b.cfg.Signing.ReleaseKey); err != nil {
 		return err
 	}
-	return mayAlone(r.trust, signing.RoleRelease, r.signer, setting)
+	return counts(r.trust, signing.RoleRelease, r.signer, setting)
 }
 
 // choose finds the tiers that fleet.toml asks to advance and this builder may.
@@ -199,7 +199,7 @@ func (b *Builder) make(ctx context.Context, r *release, runner proc.Runner) (*bu
 	if len(r.tiers) > 0 && slices.Contains(r.fleet.Yanked, version) {
 		return nil, reason.Errorf(reason.Policy, "version %s is yanked in %s: release under a new version", version, fleetFile)
 	}
-	there, err := b.store.Find(ctx, r.trust, version)
+	there, err := b.store.Begun(ctx, r.trust, version)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +248,7 @@ func (b *Builder) produce(ctx context.Context, r *release, j job, version string
 		return nil, err
 	}
 	if there == nil { // it was before the build
-		if there, err = b.store.Find(ctx, r.trust, version); err != nil {
+		if there, err = b.store.Begun(ctx, r.trust, version); err != nil {
 			return nil, err
 		}
 	}
@@ -298,13 +298,18 @@ func (b *Builder) report(r *release, p *bundle.Published, fresh bool, list []bun
 // advanceAll advances the tiers, in their order. One that fails does not keep the
 // others from it.
 func (b *Builder) advanceAll(ctx context.Context, r *release, p *bundle.Published) error {
+	if c := count(r.trust, signing.RoleRelease, p.Signed()); c.Signed < c.Needed {
+		r.warn(b, "version %s has %d of the %d signatures that role %q needs: no tier is advanced; where another release key is, run builder sign %s, then release or promote",
+			p.Version, c.Signed, c.Needed, c.Role, p.Version)
+		return nil
+	}
 	if len(r.tiers) == 0 {
 		return nil
 	}
 	return b.withChannels(ctx, "release "+p.Version, func(cr *repo.Repo) error {
 		var errs []error
 		for _, tier := range r.tiers {
-			done, err := b.carryOut(ctx, cr, advance{tier: tier.Name, bundle: p, was: r.was[tier.Name], propose: tier.Propose})
+			done, err := b.carryOut(ctx, cr, advance{tier: tier.Name, bundle: p, was: r.was[tier.Name], propose: tier.Propose || several(r.trust, tier.Name)})
 			if err != nil {
 				errs = append(errs, err)
 				continue

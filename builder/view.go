@@ -169,6 +169,7 @@ type change struct {
 	*channels.Channel
 	doc   []byte
 	files map[string][]byte
+	count Count
 }
 
 // next signs the state that follows st.
@@ -183,9 +184,9 @@ func (v *view) next(st standing, signer signer, c channels.Channel) (*change, er
 	if err != nil {
 		return nil, err
 	}
-	// What this builder would not take as a node, it does not push.
+	// What this builder would not take as a node, once all have signed, it does not push.
 	s := signing.Signed{Doc: doc, Sigs: signing.Signatures{kid: sig}}
-	if _, news, err := channels.Accept(v.trust, v.b.cfg.App, tier, s, st.lastDoc); err != nil || !news {
+	if _, news, err := channels.Accept(single(v.trust, v.trust.ChannelRole(tier)), v.b.cfg.App, tier, s, st.lastDoc); err != nil || !news {
 		return nil, fmt.Errorf("state just signed for channel %q is not good: news %t: %w", tier, news, err)
 	}
 	files := map[string][]byte{repo.ChannelFile(tier): doc, signing.SignatureFile(repo.ChannelFile(tier), kid): sig}
@@ -198,7 +199,7 @@ func (v *view) next(st standing, signer signer, c channels.Channel) (*change, er
 			files[signing.SignatureFile(repo.ChannelFile(tier), other)] = nil
 		}
 	}
-	return &change{next, doc, files}, nil
+	return &change{next, doc, files, count(v.trust, v.trust.ChannelRole(tier), s)}, nil
 }
 
 // signer is the private half of a key.

@@ -15,6 +15,7 @@
 //	json FILE KEY [VALUE]     a value of a JSON document, such as bundles.0.name
 //	jsonenv NAME FILE KEY     the same, into an environment variable
 //	resign FILE KEY=VALUE…    change a channel state, and sign it as a builder would
+//	nexttrust FILE ROLE=KEY,…/THRESHOLD…   the version of trust that follows, not signed
 //	expand FILE…              replace $VARIABLES in a file
 //	await TEXT FILE           wait until the file holds the text
 //	manager FILE              be the service manager of what is run from now on: what it is
@@ -102,6 +103,7 @@ func TestScripts(t *testing.T) {
 			"json":      jsonIs,
 			"jsonenv":   jsonenv,
 			"resign":    resign,
+			"nexttrust": nexttrust,
 			"expand":    expand,
 			"await":     await,
 			"health":    health,

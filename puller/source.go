@@ -80,8 +80,14 @@ func (c *cycle) repo() (r *repo.Repo, done func(), err error) {
 		if err != nil {
 			return nil, done, err
 		}
-		r, err := repo.Open(tmp, c.cfg.repo())
-		return r, func() { os.RemoveAll(tmp) }, err
+		done = func() { os.RemoveAll(tmp) }
+		if r, err = repo.Open(tmp, c.cfg.repo()); err != nil {
+			return nil, done, err
+		}
+		return r, func() {
+			r.Close() // nothing is written through it
+			os.RemoveAll(tmp)
+		}, nil
 	}
 	if c.mirror == nil {
 		r, err := repo.Open(c.dir.Path("git"), c.cfg.repo())

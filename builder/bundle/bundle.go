@@ -24,6 +24,7 @@ import (
 	"makenot.work/sando/builder/stage"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
+	"makenot.work/sando/signing"
 )
 
 // Store is the bundles of one app in a bucket.
@@ -48,6 +49,17 @@ type Published struct {
 	*layout.Manifest
 	Doc    []byte // the bytes of the manifest
 	Digest layout.Digest
+
+	sigs signing.Signatures
+}
+
+// Signed returns the manifest with the signatures that were found, good or not.
+func (p *Published) Signed() signing.Signed { return signing.Signed{Doc: p.Doc, Sigs: p.sigs} }
+
+// Signer is the private half of a key.
+type Signer interface {
+	Public() *signing.PublicKey
+	Sign(doc []byte) ([]byte, error)
 }
 
 // Product is the bundle for one platform, made and not yet published.

@@ -16,7 +16,6 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/signing"
-	"makenot.work/sando/signing/keys"
 )
 
 // Key returns the key of an object of a version.
@@ -36,6 +35,9 @@ func (s *Store) Find(ctx context.Context, t *signing.Trust, version string) (*Pu
 		return nil, fmt.Errorf("version %s: %w", version, err)
 	}
 	p, err := s.Check(ctx, t, version, doc)
+	if reason.Of(err) == reason.Signature && t.Roles[signing.RoleRelease].Threshold > 1 {
+		err = fmt.Errorf("%w; where another release key is, builder sign %s adds its signature", err, version)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("version %s as it is in the bucket: %w", version, err)
 	}
@@ -44,6 +46,52 @@ func (s *Store) Find(ctx context.Context, t *signing.Trust, version string) (*Pu
 
 // Check checks the bytes of a manifest the way a node does.
 func (s *Store) Check(ctx context.Context, t *signing.Trust, version string, doc []byte) (*Published, error) {
+	signed, err := s.signatures(ctx, t, version, doc)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.Verify(signing.RoleRelease, signed); err != nil {
+		return nil, err
+	}
+	return s.parse(version, signed)
+}
+
+// Begun is Find for a version that at least one release key has signed, where others may
+// still have to.
+func (s *Store) Begun(ctx context.Context, t *signing.Trust, version string) (*Published, error) {
+	p, err := s.Find(ctx, t, version)
+	if reason.Of(err) != reason.Signature {
+		return p, err
+	}
+	if begun, rerr := s.Read(ctx, t, version); rerr == nil && len(t.Signers(signing.RoleRelease, begun.Signed())) > 0 {
+		return begun, nil
+	}
+	return nil, err
+}
+
+// Read returns what the bucket has of version, whoever signed it: to see who did. Its
+// error has the reason "stale" when there is nothing.
+func (s *Store) Read(ctx context.Context, t *signing.Trust, version string) (*Published, error) {
+	doc, err := bucket.ReadAll(ctx, s.Bucket, s.Key(version, layout.ManifestLatest), layout.MaxManifest)
+	if missing(err) {
+		return nil, absent(version)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("version %s: %w", version, err)
+	}
+	signed, err := s.signatures(ctx, t, version, doc)
+	if err != nil {
+		return nil, fmt.Errorf("version %s: %w", version, err)
+	}
+	p, err := s.parse(version, signed)
+	if err != nil {
+		return nil, fmt.Errorf("version %s as it is in the bucket: %w", version, err)
+	}
+	return p, nil
+}
+
+// signatures asks for those by the release keys.
+func (s *Store) signatures(ctx context.Context, t *signing.Trust, version string, doc []byte) (signing.Signed, error) {
 	d := layout.Sum(doc)
 	signed := signing.Signed{Doc: doc, Sigs: signing.Signatures{}}
 	for _, kid := range t.Kids(signing.RoleRelease) {
@@ -52,28 +100,54 @@ func (s *Store) Check(ctx context.Context, t *signing.Trust, version string, doc
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return signed, err
 		}
 		signed.Sigs[kid] = sig
 	}
-	if err := t.Verify(signing.RoleRelease, signed); err != nil {
-		return nil, err
-	}
-	m, err := layout.ParseManifest(doc)
+	return signed, nil
+}
+
+func (s *Store) parse(version string, signed signing.Signed) (*Published, error) {
+	m, err := layout.ParseManifest(signed.Doc)
 	if err != nil {
 		return nil, err
 	}
 	if m.App != s.App || m.Version != version {
 		return nil, reason.Errorf(reason.Mismatch, "manifest is of app %q, version %q", m.App, m.Version)
 	}
-	return &Published{m, doc, d}, nil
+	return &Published{m, signed.Doc, layout.Sum(signed.Doc), signed.Sigs}, nil
+}
+
+// Sign adds the signature of a key to a manifest that is there. It reports false when the
+// key has signed it already.
+func (s *Store) Sign(ctx context.Context, p *Published, key Signer) (bool, error) {
+	kid := key.Public().Kid()
+	if there, ok := p.sigs[kid]; ok && signing.VerifyBundle(key.Public(), p.Doc, there) == nil {
+		return false, nil
+	}
+	sig, err := key.Sign(p.Doc)
+	if err != nil {
+		return false, err
+	}
+	err = s.put(ctx, s.Key(p.Version, layout.ManifestSignature(p.Digest, kid)), sig, func(there []byte) bool {
+		return signing.VerifyBundle(key.Public(), p.Doc, there) == nil
+	})
+	if err != nil {
+		return false, err
+	}
+	p.sigs[kid] = sig
+	return true, nil
+}
+
+func absent(version string) error {
+	return reason.Errorf(reason.Stale, "version %s is not in the bucket: builder release makes it", version)
 }
 
 // Must is Find for a version that has to be there.
 func (s *Store) Must(ctx context.Context, t *signing.Trust, version string) (*Published, error) {
 	p, err := s.Find(ctx, t, version)
 	if err == nil && p == nil {
-		return nil, reason.Errorf(reason.Stale, "version %s is not in the bucket: builder release makes it", version)
+		return nil, absent(version)
 	}
 	return p, err
 }
@@ -163,7 +237,7 @@ func Platforms(m *layout.Manifest) (list []string) {
 // Publish writes the products and their manifest to the bucket. It returns what the
 // version is now: ours, or what another builder published first, if that has the same
 // content.
-func (s *Store) Publish(ctx context.Context, t *signing.Trust, signer *keys.Signer, m *layout.Manifest, doc []byte, list []Product) (*Published, bool, error) {
+func (s *Store) Publish(ctx context.Context, t *signing.Trust, signer Signer, m *layout.Manifest, doc []byte, list []Product) (*Published, bool, error) {
 	for _, p := range list {
 		if err := s.upload(ctx, m.Version, p); err != nil {
 			return nil, false, err
@@ -187,11 +261,14 @@ func (s *Store) Publish(ctx context.Context, t *signing.Trust, signer *keys.Sign
 	err = s.Bucket.Create(ctx, s.Key(m.Version, layout.ManifestLatest), bytes.NewReader(doc), int64(len(doc)))
 	switch {
 	case err == nil:
-		return &Published{m, doc, d}, true, nil
+		return &Published{m, doc, d, signing.Signatures{signer.Public().Kid(): sig}}, true, nil
 	case !errors.Is(err, fs.ErrExist):
 		return nil, false, fmt.Errorf("publish version %s: %w", m.Version, err)
 	}
-	there, err := s.Must(ctx, t, m.Version)
+	there, err := s.Begun(ctx, t, m.Version)
+	if err == nil && there == nil {
+		err = absent(m.Version)
+	}
 	if err != nil {
 		return nil, false, err
 	}

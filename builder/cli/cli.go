@@ -4,13 +4,14 @@
 //	builder keygen NAME               one key pair
 //	builder release                   build, sign, publish, advance
 //	builder promote TIER              advance a tier to what the tier before it runs
+//	builder sign VERSION              add a signature: also --channel TIER, --trust FILE
 //	builder mirror [TIER…]            copy trust and channels to the bucket
 //	builder verify VERSION            read a published version and check all of it
 //	builder completion SHELL          completion for bash, zsh, fish, powershell
 //
 // Results go to standard output, everything else to standard error. With --json the
 // result is one JSON object: builder.Initialized, builder.Key, builder.Released,
-// builder.Advanced, builder.Mirrored, bundle.Verified; or {"error", "reason", "exit"}. Fields may be
+// builder.Advanced, builder.Signed, builder.Mirrored, bundle.Verified; or {"error", "reason", "exit"}. Fields may be
 // added to them, none is renamed or removed. Exit codes are those of package reason.
 //
 // The configuration is --config, else SANDO_CONFIG, else ./builder.toml, else
@@ -55,7 +56,7 @@ func Command(std cli.Std) *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&p.config, "config", "", "configuration file (default ./builder.toml, else /etc/sando/builder.toml)")
 	root.PersistentFlags().BoolVarP(&p.quiet, "quiet", "q", false, "log warnings only, and show what the build prints only if it fails")
-	root.AddCommand(p.initialize(), p.keygen(), p.release(), p.promote(), p.mirror(), p.verify())
+	root.AddCommand(p.initialize(), p.keygen(), p.release(), p.promote(), p.sign(), p.mirror(), p.verify())
 	return root
 }
 
@@ -96,6 +97,12 @@ func (p *program) open(ctx context.Context) (*builder.Builder, *builder.Config, 
 	if err != nil {
 		return nil, nil, err
 	}
+	b, err := builder.New(ctx, cfg, p.options())
+	return b, cfg, err
+}
+
+// options are what every builder talks to.
+func (p *program) options() builder.Options {
 	log := p.log()
 	opt := builder.Options{
 		Log:        log,
@@ -107,6 +114,5 @@ func (p *program) open(ctx context.Context) (*builder.Builder, *builder.Config, 
 	if !p.quiet {
 		opt.BuildOutput = p.std.Err
 	}
-	b, err := builder.New(ctx, cfg, opt)
-	return b, cfg, err
+	return opt
 }

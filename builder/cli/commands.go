@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -140,6 +141,84 @@ for it, the signed state goes to a branch, and merging the branch promotes.`,
 		return p.show(done, func() { p.printAdvance(cfg, *done) })
 	}
 	return p.reports(cmd)
+}
+
+// signing is what the flags of sign say.
+type signing struct {
+	channel, branch, trust, key string
+	push                        bool
+}
+
+func (p *program) sign() *cobra.Command {
+	var f signing
+	cmd := &cobra.Command{
+		Use:   "sign VERSION | --channel TIER | --trust FILE",
+		Short: "Add a signature to a manifest, a channel state or the next version of trust",
+		Long: `Add the signature of one key, and say how many there are now of those that are needed.
+
+VERSION, or VERSION@sha256:DIGEST: the manifest of a published version, by a release key.
+--channel: the merged channel state of a tier, or with --branch a proposal, by a channel key.
+--trust: the file of the next version of trust, by a root key given with --key; this needs
+no builder.toml and no network. With --push, and then with or without --key, a complete one
+goes into the channel repo.`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().StringVar(&f.channel, "channel", "", "sign the channel state of this tier")
+	cmd.Flags().StringVar(&f.branch, "branch", "", "with --channel: the branch of a proposal")
+	cmd.Flags().StringVar(&f.trust, "trust", "", "sign this file, a version of trust")
+	cmd.Flags().BoolVar(&f.push, "push", false, "with --trust: put it into the channel repo, with all its signatures")
+	cmd.Flags().StringVar(&f.key, "key", "", "file of the private key (default: that of the configuration)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := f.check(args); err != nil {
+			return err
+		}
+		done, err := p.signed(cmd.Context(), f, args)
+		if err != nil {
+			return err
+		}
+		return p.show(done, func() { p.printSigned(done) })
+	}
+	return p.reports(cmd)
+}
+
+func (f signing) check(args []string) error {
+	kinds := len(args)
+	for _, given := range []string{f.channel, f.trust} {
+		if given != "" {
+			kinds++
+		}
+	}
+	switch {
+	case kinds != 1:
+		return reason.Errorf(reason.Config, "give one of VERSION, --channel TIER and --trust FILE")
+	case f.branch != "" && f.channel == "":
+		return reason.Errorf(reason.Config, "--branch goes with --channel")
+	case f.push && f.trust == "":
+		return reason.Errorf(reason.Config, "--push goes with --trust")
+	case f.trust != "" && f.key == "" && !f.push:
+		return reason.Errorf(reason.Config, "--trust wants --key FILE, a root key: no configuration names one")
+	}
+	return nil
+}
+
+func (p *program) signed(ctx context.Context, f signing, args []string) (*builder.Signed, error) {
+	if f.trust != "" && f.key != "" {
+		done, err := builder.SignTrust(ctx, f.trust, f.key, p.options())
+		if err != nil || !f.push {
+			return done, err
+		}
+	}
+	b, _, err := p.open(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case f.trust != "":
+		return b.PushTrust(ctx, f.trust)
+	case f.channel != "":
+		return b.SignChannel(ctx, builder.ConsentRequest{Tier: f.channel, Branch: f.branch, Key: f.key})
+	default:
+		return b.SignManifest(ctx, args[0], f.key)
+	}
 }
 
 func (p *program) mirror() *cobra.Command {

@@ -90,6 +90,13 @@ func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
 		p.printf("%s names %s already\n", a.Tier, a.Version)
 	case builder.OutcomeProposed:
 		p.printf("proposed %s: %s -> %s, branch %s\n", a.Tier, was, a.Version, a.Branch)
+		for _, c := range a.Counts {
+			p.printf("  signatures: %d of %d that role %s needs", c.Signed, c.Needed, c.Role)
+			if c.Signed < c.Needed {
+				p.printf("; before it is merged, where another key is: builder sign --channel %s --branch %s", a.Tier, a.Branch)
+			}
+			p.printf("\n")
+		}
 		p.printMerge(cfg, a.Branch)
 	default:
 		p.printf("advanced %s: %s -> %s\n", a.Tier, was, a.Version)
@@ -110,6 +117,46 @@ func (p *program) printMerge(cfg *builder.Config, branch string) {
 	p.printf("  git clone --branch %s '%s' %s && cd %s\n", main, url, name, name)
 	p.printf("  git merge --no-ff -m 'Merge %s' origin/%s && git push origin %s\n", branch, branch, main)
 	p.printf("\nIf it conflicts, the channel moved meanwhile: promote again.\n")
+}
+
+// printSigned says what was signed, and what is missing.
+func (p *program) printSigned(s *builder.Signed) {
+	what := map[string]string{
+		"manifest": fmt.Sprintf("manifest of %s %s", s.App, s.Version),
+		"channel":  fmt.Sprintf("channel %s of %s: %s (trust %d, seq %d)", s.Tier, s.App, s.Version, s.Trust, s.Seq),
+		"trust":    fmt.Sprintf("trust version %d of %s", s.Trust, s.App),
+	}[s.Kind]
+	switch s.Outcome {
+	case builder.OutcomeSigned:
+		p.printf("signed %s\n", what)
+	case builder.OutcomePushed:
+		p.printf("pushed %s\n", what)
+	default:
+		p.printf("%s has all of this already\n", what)
+	}
+	for _, change := range s.Changes {
+		p.printf("  %s\n", change)
+	}
+	lines := [][]string{{"digest", string(s.Digest)}}
+	if s.Key != "" {
+		lines = append(lines, []string{"key", s.Key})
+	}
+	if s.Branch != "" {
+		lines = append(lines, []string{"branch", s.Branch})
+	}
+	lines = append(lines, []string{"place", s.Place})
+	for _, c := range s.Counts {
+		lines = append(lines, []string{"signatures", fmt.Sprintf("%d of %d that role %s of trust version %d needs", c.Signed, c.Needed, c.Role, c.Trust)})
+	}
+	p.table(lines)
+	switch {
+	case !s.Complete():
+		p.printf("It does not count yet: run builder sign where another key of the role is.\n")
+	case s.Kind == "trust" && s.Outcome == builder.OutcomeSigned:
+		p.printf("It is complete: builder sign --trust %s --push puts it into the channel repo.\n", filepath.Join(filepath.Dir(s.Place), fmt.Sprintf("%d.json", s.Trust)))
+	case s.Kind == "trust":
+		p.printf("Promote every tier again, to the version that it has: its state is then signed under this trust.\n")
+	}
 }
 
 func (p *program) printMirror(m *builder.Mirrored) {

@@ -191,6 +191,7 @@ func documentsOf() map[string]reflect.Type {
 		"builder keygen":  reflect.TypeFor[builder.Key](),
 		"builder release": reflect.TypeFor[builder.Released](),
 		"builder promote": reflect.TypeFor[builder.Advanced](),
+		"builder sign":    reflect.TypeFor[builder.Signed](),
 		"builder mirror":  reflect.TypeFor[builder.Mirrored](),
 		"builder verify":  reflect.TypeFor[bundle.Verified](),
 		"puller":          reflect.TypeFor[puller.Result](),

@@ -15,9 +15,10 @@ func edges() [][2]string {
 		{"cmd/puller", "puller/cli internal/cli"},
 
 		{"builder/cli", "builder builder/bundle internal/cli internal/reason layout"},
-		{"builder", "builder/bundle builder/proc builder/source builder/stage channels channels/mirror channels/repo signing signing/keys " +
+		{"builder", "builder/bundle builder/candidate builder/proc builder/source builder/stage channels channels/mirror channels/repo signing signing/keys " +
 			"layout layout/tree layout/archive layout/bucket internal/canon internal/config internal/durable internal/reason"},
 		{"builder/bundle", "builder/stage signing signing/keys layout layout/archive layout/bucket internal/reason"},
+		{"builder/candidate", "signing layout internal/durable internal/reason"},
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
 		{"puller/cli", "puller puller/daemon layout layout/node internal/canon internal/cli internal/config internal/reason"},
@@ -27,7 +28,6 @@ func edges() [][2]string {
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},
-		{"channels/repo/pack/packtest", ""},
 		{"channels/repo/pack", "channels/repo/objects internal/reason"},
 		{"channels/repo/transport", "layout internal/canon internal/reason"},
 		{"channels/repo/remote", "channels/repo/objects channels/repo/pack channels/repo/transport layout internal/canon internal/reason"},
