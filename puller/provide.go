@@ -209,6 +209,7 @@ func (c *cycle) manifest(ctx context.Context, t target) ([]byte, error) {
 func (c *cycle) signatures(ctx context.Context, version string, digest layout.Digest, kids []string) (signing.Signatures, error) {
 	sigs := signing.Signatures{}
 	for _, kid := range kids[:min(len(kids), layout.MaxSignatures)] {
+		c.begin(Asking, askTime)
 		key := layout.ReleaseKey(c.cfg.App, version, layout.ManifestSignature(digest, kid))
 		sig, err := bucket.ReadAll(ctx, c.bucket, key, layout.MaxSignature)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -190,7 +190,7 @@ second one ends it at once.`,
 			if p.v {
 				level = slog.LevelDebug
 			}
-			log := cli.NewLogger(p.std.Err, level)
+			log := cli.NewJournalLogger(p.std.Err, p.std.Env, level)
 			return daemon.Run(cmd.Context(), daemon.Options{
 				Load: p.load,
 				Open: func(ctx context.Context, cfg *puller.Config) (daemon.Puller, error) {
