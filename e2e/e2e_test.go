@@ -67,6 +67,7 @@ func TestMain(m *testing.M) {
 		"builder": program(builder.Run),
 		"puller":  program(puller.Run),
 		"idle":    program(idle),
+		"mnw":     program(mnw),
 	})
 }
 
