@@ -67,81 +67,85 @@ func listing(t testing.TB, dir string) string {
 }
 
 func TestFetch(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	first := fetch(t, r, "")
-	if want := git(t, dir, "rev-parse", "main"); first.Commit != want || first.Rewritten {
-		t.Errorf("Fetch = %+v, want %s", first, want)
-	}
-	checkRead(t, first, "channels/a.json", "{\"a\":1}\n")
-
-	work := clone(t, dir)
-	write(t, work+"/channels/a.json", "two")
-	second := commitAll(t, work, "two")
-	s := fetch(t, r, first.Commit)
-	if s.Commit != second || s.Rewritten {
-		t.Errorf("Fetch after a commit = %+v, want %s", s, second)
-	}
-	checkRead(t, s, "channels/a.json", "two")
-	checkRead(t, first, "channels/a.json", "{\"a\":1}\n") // the old one stays readable
-
-	// Merges, and some that were not fetched one by one.
-	git(t, work, "checkout", "-q", "-b", "side", first.Commit)
-	write(t, work+"/channels/b.json", "b")
-	git(t, work, "add", "-A")
-	git(t, work, "commit", "-q", "-m", "side")
-	git(t, work, "checkout", "-q", "-")
-	git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "side")
-	merged := commitAll(t, work, "after")
-	for _, last := range []string{first.Commit, second, git(t, work, "rev-parse", "side"), merged} {
-		if s := fetch(t, r, last); s.Commit != merged || s.Rewritten {
-			t.Errorf("Fetch after %s = %+v, want %s", last, s, merged)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		first := fetch(t, r, "")
+		if want := git(t, dir, "rev-parse", "main"); first.Commit != want || first.Rewritten {
+			t.Errorf("Fetch = %+v, want %s", first, want)
 		}
-	}
-	checkRead(t, fetch(t, r, ""), "channels/b.json", "b")
+		checkRead(t, first, "channels/a.json", "{\"a\":1}\n")
+
+		work := clone(t, dir)
+		write(t, work+"/channels/a.json", "two")
+		second := commitAll(t, work, "two")
+		s := fetch(t, r, first.Commit)
+		if s.Commit != second || s.Rewritten {
+			t.Errorf("Fetch after a commit = %+v, want %s", s, second)
+		}
+		checkRead(t, s, "channels/a.json", "two")
+		checkRead(t, first, "channels/a.json", "{\"a\":1}\n") // the old one stays readable
+
+		// Merges, and some that were not fetched one by one.
+		git(t, work, "checkout", "-q", "-b", "side", first.Commit)
+		write(t, work+"/channels/b.json", "b")
+		git(t, work, "add", "-A")
+		git(t, work, "commit", "-q", "-m", "side")
+		git(t, work, "checkout", "-q", "-")
+		git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "side")
+		merged := commitAll(t, work, "after")
+		for _, last := range []string{first.Commit, second, git(t, work, "rev-parse", "side"), merged} {
+			if s := fetch(t, r, last); s.Commit != merged || s.Rewritten {
+				t.Errorf("Fetch after %s = %+v, want %s", last, s, merged)
+			}
+		}
+		checkRead(t, fetch(t, r, ""), "channels/b.json", "b")
+	})
 }
 
 func TestFetchRewritten(t *testing.T) {
-	for name, rewrite := range map[string]func(t *testing.T, work string){
-		"rewound": func(t *testing.T, work string) { git(t, work, "reset", "-q", "--hard", "HEAD^") },
-		"diverging": func(t *testing.T, work string) {
-			git(t, work, "reset", "-q", "--hard", "HEAD^")
-			write(t, work+"/new", "x")
-		},
-		"amended": func(t *testing.T, work string) { git(t, work, "commit", "-q", "--amend", "-m", "other words") },
-		"unrelated": func(t *testing.T, work string) {
-			git(t, work, "checkout", "-q", "--orphan", "other")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := newRepo(t)
-			work := clone(t, dir)
-			write(t, work+"/channels/a.json", "two")
-			last := commitAll(t, work, "two")
-			r := open(t, dir)
-			if s := fetch(t, r, last); s.Commit != last || s.Rewritten {
-				t.Fatalf("Fetch before = %+v", s)
-			}
-			rewrite(t, work)
-			head := commitAll(t, work, "after")
-			for range 2 { // as long as last stays the same
-				if s := fetch(t, r, last); s.Commit != head || !s.Rewritten {
-					t.Errorf("Fetch = %+v, want %s, rewritten", s, head)
+	everywhere(t, func(t *testing.T, open opener) {
+		for name, rewrite := range map[string]func(t *testing.T, work string){
+			"rewound": func(t *testing.T, work string) { git(t, work, "reset", "-q", "--hard", "HEAD^") },
+			"diverging": func(t *testing.T, work string) {
+				git(t, work, "reset", "-q", "--hard", "HEAD^")
+				write(t, work+"/new", "x")
+			},
+			"amended": func(t *testing.T, work string) { git(t, work, "commit", "-q", "--amend", "-m", "other words") },
+			"unrelated": func(t *testing.T, work string) {
+				git(t, work, "checkout", "-q", "--orphan", "other")
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				dir := newRepo(t)
+				work := clone(t, dir)
+				write(t, work+"/channels/a.json", "two")
+				last := commitAll(t, work, "two")
+				r := open(t, dir)
+				if s := fetch(t, r, last); s.Commit != last || s.Rewritten {
+					t.Fatalf("Fetch before = %+v", s)
 				}
-			}
-			git(t, dir, "reflog", "expire", "--expire=now", "--all")
-			git(t, dir, "gc", "-q", "--prune=now")
-			if s := fetch(t, open(t, dir), last); s.Commit != head || !s.Rewritten {
-				t.Errorf("Fetch after last is gone = %+v, want %s, rewritten", s, head)
-			}
-			next := commitAll(t, work, "next")
-			if s := fetch(t, r, head); s.Commit != next || s.Rewritten {
-				t.Errorf("Fetch afterwards = %+v, want %s", s, next)
-			}
-			_, err := r.Fetch(t.Context(), "HEAD")
-			checkReason(t, "Fetch with last HEAD", err, reason.Format, "not an object name")
-		})
-	}
+				rewrite(t, work)
+				head := commitAll(t, work, "after")
+				for range 2 { // as long as last stays the same
+					if s := fetch(t, r, last); s.Commit != head || !s.Rewritten {
+						t.Errorf("Fetch = %+v, want %s, rewritten", s, head)
+					}
+				}
+				git(t, dir, "reflog", "expire", "--expire=now", "--all")
+				git(t, dir, "gc", "-q", "--prune=now")
+				if s := fetch(t, open(t, dir), last); s.Commit != head || !s.Rewritten {
+					t.Errorf("Fetch after last is gone = %+v, want %s, rewritten", s, head)
+				}
+				next := commitAll(t, work, "next")
+				if s := fetch(t, r, head); s.Commit != next || s.Rewritten {
+					t.Errorf("Fetch afterwards = %+v, want %s", s, next)
+				}
+				_, err := r.Fetch(t.Context(), "HEAD")
+				checkReason(t, "Fetch with last HEAD", err, reason.Format, "not an object name")
+			})
+		}
+	})
 }
 
 // TestFetchBadRef gives the branch other things to name than a commit.
@@ -360,27 +364,29 @@ func TestFetchPath(t *testing.T) {
 }
 
 func TestFetchManyRefs(t *testing.T) {
-	dir := newRepo(t)
-	head := git(t, dir, "rev-parse", "main")
-	var packed strings.Builder
-	packed.WriteString("# pack-refs with: peeled fully-peeled sorted \n")
-	for i := range 10_000 {
-		fmt.Fprintf(&packed, "%s refs/heads/a%05d\n", head, i)
-	}
-	write(t, dir+"/packed-refs", packed.String())
-	r := open(t, dir)
-	if s := fetch(t, r, ""); s.Commit != head {
-		t.Errorf("Fetch = %s, want %s", s.Commit, head)
-	}
-	_, err := r.Branches(t.Context(), "a")
-	checkReason(t, "Branches", err, reason.Limit, "10000 are more than 1000")
-	got, err := r.Branches(t.Context(), "a0001")
-	if err != nil || len(got) != 10 {
-		t.Errorf("Branches with a longer prefix = %d, %v, want 10", len(got), err)
-	}
-	if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
-		t.Errorf("Push: %v", err)
-	}
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		head := git(t, dir, "rev-parse", "main")
+		var packed strings.Builder
+		packed.WriteString("# pack-refs with: peeled fully-peeled sorted \n")
+		for i := range 10_000 {
+			fmt.Fprintf(&packed, "%s refs/heads/a%05d\n", head, i)
+		}
+		write(t, dir+"/packed-refs", packed.String())
+		r := open(t, dir)
+		if s := fetch(t, r, ""); s.Commit != head {
+			t.Errorf("Fetch = %s, want %s", s.Commit, head)
+		}
+		_, err := r.Branches(t.Context(), "a")
+		checkReason(t, "Branches", err, reason.Limit, "10000 are more than 1000")
+		got, err := r.Branches(t.Context(), "a0001")
+		if err != nil || len(got) != 10 {
+			t.Errorf("Branches with a longer prefix = %d, %v, want 10", len(got), err)
+		}
+		if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
+			t.Errorf("Push: %v", err)
+		}
+	})
 }
 
 // TestFetchIdle shows that nothing but the branch is looked at when nothing is new.
@@ -399,12 +405,14 @@ func TestFetchIdle(t *testing.T) {
 }
 
 func TestFetchCancelled(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := r.Fetch(ctx, ""); !errors.Is(err, context.Canceled) {
-		t.Errorf("Fetch = %v, want context.Canceled", err)
-	}
-	fetch(t, r, "")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := r.Fetch(ctx, ""); !errors.Is(err, context.Canceled) {
+			t.Errorf("Fetch = %v, want context.Canceled", err)
+		}
+		fetch(t, r, "")
+	})
 }

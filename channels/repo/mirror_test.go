@@ -56,110 +56,118 @@ func copyDir(t *testing.T, from string) string {
 
 // TestMirrorDamaged damages each file of a mirror in each way, and fetches again.
 func TestMirrorDamaged(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	write(t, work+"/channels/b.json", "b")
-	head := commitAll(t, work, "b")
-	r := open(t, dir)
-	last := fetch(t, r, "").Commit
-	healthy := r.m.dir
-	var paths []string
-	err := filepath.WalkDir(healthy, func(path string, e fs.DirEntry, err error) error {
-		if rel, rerr := filepath.Rel(healthy, path); rerr == nil && !e.IsDir() {
-			paths = append(paths, rel)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		write(t, work+"/channels/b.json", "b")
+		head := commitAll(t, work, "b")
+		r := open(t, dir)
+		last := fetch(t, r, "").Commit
+		healthy := r.m.dir
+		var paths []string
+		err := filepath.WalkDir(healthy, func(path string, e fs.DirEntry, err error) error {
+			if rel, rerr := filepath.Rel(healthy, path); rerr == nil && !e.IsDir() {
+				paths = append(paths, rel)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
+		if len(paths) < 10 {
+			t.Fatalf("a mirror has only the files %q", paths)
+		}
+		for _, p := range paths {
+			for how, damage := range damages {
+				mirror := copyDir(t, healthy)
+				if err := damage(filepath.Join(mirror, p)); err != nil {
+					t.Fatal(err)
+				}
+				r, err := Open(mirror, config(dir))
+				if p == markerFile && how == "gone" {
+					checkReason(t, "Open without the marker", err, reason.Config, "holds something else")
+					continue
+				}
+				if err != nil {
+					t.Errorf("%s of %s: Open: %v", how, p, err)
+					continue
+				}
+				s, err := r.Fetch(t.Context(), last)
+				if err != nil || s.Commit != head || s.Rewritten {
+					t.Errorf("%s of %s: Fetch = %+v, %v", how, p, s, err)
+					continue
+				}
+				checkRead(t, s, "channels/a.json", "{\"a\":1}\n")
+				checkRead(t, s, "channels/b.json", "b")
+			}
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(paths) < 10 {
-		t.Fatalf("a mirror has only the files %q", paths)
-	}
-	for _, p := range paths {
-		for how, damage := range damages {
-			mirror := copyDir(t, healthy)
-			if err := damage(filepath.Join(mirror, p)); err != nil {
-				t.Fatal(err)
-			}
-			r, err := Open(mirror, config(dir))
-			if p == markerFile && how == "gone" {
-				checkReason(t, "Open without the marker", err, reason.Config, "holds something else")
-				continue
-			}
-			if err != nil {
-				t.Errorf("%s of %s: Open: %v", how, p, err)
-				continue
-			}
-			s, err := r.Fetch(t.Context(), last)
-			if err != nil || s.Commit != head || s.Rewritten {
-				t.Errorf("%s of %s: Fetch = %+v, %v", how, p, s, err)
-				continue
-			}
-			checkRead(t, s, "channels/a.json", "{\"a\":1}\n")
-			checkRead(t, s, "channels/b.json", "b")
-		}
-	}
 }
 
 // TestMirrorEmptied removes everything in a mirror.
 func TestMirrorEmptied(t *testing.T) {
-	dir := newRepo(t)
-	mirror := filepath.Join(t.TempDir(), "m")
-	for range 2 {
-		r, err := Open(mirror, config(dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		checkRead(t, fetch(t, r, ""), "channels/a.json", "{\"a\":1}\n")
-		for _, e := range []string{"objects", "refs", "HEAD", "config", "shallow", markerFile} {
-			if err := os.RemoveAll(filepath.Join(mirror, e)); err != nil {
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		mirror := filepath.Join(t.TempDir(), "m")
+		for range 2 {
+			r, err := Open(mirror, config(dir))
+			if err != nil {
 				t.Fatal(err)
 			}
+			checkRead(t, fetch(t, r, ""), "channels/a.json", "{\"a\":1}\n")
+			for _, e := range []string{"objects", "refs", "HEAD", "config", "shallow", markerFile} {
+				if err := os.RemoveAll(filepath.Join(mirror, e)); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
-	}
+	})
 }
 
 // TestMirrorBrokenLater damages the mirror of a Repo that has verified it.
 func TestMirrorBrokenLater(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	s := fetch(t, r, "")
-	if err := os.RemoveAll(filepath.Join(r.m.dir, "objects")); err != nil {
-		t.Fatal(err)
-	}
-	r.m.Store = objects.Open(r.m.dir) // nothing is remembered
-	_, err := s.Read("channels/a.json", 100)
-	checkReason(t, "Read from a broken mirror", err, reason.IO, "local mirror is broken")
-	checkRead(t, fetch(t, r, s.Commit), "channels/a.json", "{\"a\":1}\n")
-	checkRead(t, s, "channels/a.json", "{\"a\":1}\n")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		s := fetch(t, r, "")
+		if err := os.RemoveAll(filepath.Join(r.m.dir, "objects")); err != nil {
+			t.Fatal(err)
+		}
+		r.m.Store = objects.Open(r.m.dir) // nothing is remembered
+		_, err := s.Read("channels/a.json", 100)
+		checkReason(t, "Read from a broken mirror", err, reason.IO, "local mirror is broken")
+		checkRead(t, fetch(t, r, s.Commit), "channels/a.json", "{\"a\":1}\n")
+		checkRead(t, s, "channels/a.json", "{\"a\":1}\n")
+	})
 }
 
 // TestMirrorLies has an object with another content in the place of one.
 func TestMirrorLies(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	s := fetch(t, r, "")
-	e, err := r.m.Find(s.tree, "channels/a.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	object := func(h plumbing.Hash) string {
-		return filepath.Join(r.m.dir, "objects", h.String()[:2], h.String()[2:])
-	}
-	other := blob(t, r.m.Store, []byte("forged"))
-	data, err := os.ReadFile(object(other))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := replaceFile(object(e.Hash), data); err != nil {
-		t.Fatal(err)
-	}
-	again, err := Open(r.m.dir, config(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkRead(t, fetch(t, again, ""), "channels/a.json", "{\"a\":1}\n")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		s := fetch(t, r, "")
+		e, err := r.m.Find(s.tree, "channels/a.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		object := func(h plumbing.Hash) string {
+			return filepath.Join(r.m.dir, "objects", h.String()[:2], h.String()[2:])
+		}
+		other := blob(t, r.m.Store, []byte("forged"))
+		data, err := os.ReadFile(object(other))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := replaceFile(object(e.Hash), data); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(r.m.dir, config(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkRead(t, fetch(t, again, ""), "channels/a.json", "{\"a\":1}\n")
+	})
 }
 
 // TestSourceDamaged has the same in the repo itself.

@@ -1,46 +1,47 @@
 package repo
 
 import (
+	"context"
+	"crypto/rand"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"makenot.work/sando/channels/repo/remote"
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/internal/testenv/gitserver"
 )
 
-// served is a channel repo, reached in one way.
-type served struct {
-	dir   string
-	c     Config
-	web   *gitserver.Web   // nil, unless it is https
-	shell *gitserver.Shell // nil, unless it is ssh
-}
+// opener opens the repo in dir, over some transport, with a new mirror.
+type opener func(t testing.TB, dir string) *Repo
 
-// everywhere runs a test with a new channel repo over each transport.
-func everywhere(t *testing.T, test func(t *testing.T, s *served)) {
-	t.Run("file", func(t *testing.T) {
-		dir := newRepo(t)
-		test(t, &served{dir: dir, c: config(dir)})
+// everywhere runs a test over each transport.
+func everywhere(t *testing.T, test func(t *testing.T, open opener)) {
+	t.Run("file", func(t *testing.T) { test(t, open) })
+	t.Run("https", func(t *testing.T) {
+		test(t, func(t testing.TB, dir string) *Repo { return openWith(t, overHTTPS(gitserver.HTTPS(t, dir))) })
 	})
-	t.Run("https", func(t *testing.T) { test(t, overHTTPS(t, newRepo(t))) })
-	t.Run("ssh", func(t *testing.T) { test(t, overSSH(t, newRepo(t))) })
+	t.Run("ssh", func(t *testing.T) {
+		s := gitserver.SSH(t, "/")
+		test(t, func(t testing.TB, dir string) *Repo { return openWith(t, overSSH(s, dir)) })
+	})
 }
 
-func overHTTPS(t *testing.T, dir string) *served {
-	w := gitserver.HTTPS(t, dir)
-	c := Config{URL: w.URL, Branch: "main", TokenFile: w.TokenFile, CAFile: w.CAFile}
-	return &served{dir: dir, c: c, web: w}
+func overHTTPS(w *gitserver.Web) Config {
+	return Config{URL: w.URL, Branch: "main", TokenFile: w.TokenFile, CAFile: w.CAFile}
 }
 
-func overSSH(t *testing.T, dir string) *served {
-	s := gitserver.SSH(t, dir)
-	c := Config{URL: s.URL, Branch: "main", SSHKey: s.KeyFile, KnownHosts: s.KnownHosts}
-	return &served{dir: dir, c: c, shell: s}
+// overSSH reaches a directory of the host s, which was asked to serve "/".
+func overSSH(s *gitserver.Shell, dir string) Config {
+	return Config{URL: strings.TrimSuffix(s.URL, "/") + dir, Branch: "main", SSHKey: s.KeyFile, KnownHosts: s.KnownHosts}
 }
 
-// open opens the repo with a new mirror.
-func (s *served) open(t testing.TB) *Repo {
+func openWith(t testing.TB, c Config) *Repo {
 	t.Helper()
-	r, err := Open(filepath.Join(t.TempDir(), "mirror"), s.c)
+	r, err := Open(filepath.Join(t.TempDir(), "mirror"), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,29 +53,143 @@ func (s *served) open(t testing.TB) *Repo {
 	return r
 }
 
-func TestNetworkFetch(t *testing.T) {
-	everywhere(t, func(t *testing.T, s *served) {
-		r := s.open(t)
-		first := fetch(t, r, "")
-		checkRead(t, first, "fleet.toml", "app = \"mnw\"\n")
-		work := clone(t, s.dir)
-		write(t, work+"/channels/a.json", "2")
-		want := commitAll(t, work, "second")
-		second := fetch(t, r, first.Commit)
-		if second.Commit != want || second.Rewritten {
-			t.Errorf("Fetch = %s, rewritten %t, want %s", second.Commit, second.Rewritten, want)
-		}
-		checkRead(t, second, "channels/a.json", "2")
-		checkRead(t, second, "fleet.toml", "app = \"mnw\"\n")
-		git(t, r.m.dir, "fsck", "--strict")
-		pushed, err := r.Push(t.Context(), tester, files("channels/a.json", "3"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if now := git(t, s.dir, "rev-parse", "main"); now != pushed {
-			t.Errorf("the branch is at %s, want %s", now, pushed)
-		}
-		checkRead(t, fetch(t, s.open(t), second.Commit), "channels/a.json", "3")
-		checkRepo(t, s.dir)
-	})
+// TestPollRequests counts what polls cost over https.
+func TestPollRequests(t *testing.T) {
+	dir := newRepo(t)
+	work := clone(t, dir)
+	var big strings.Builder // of what does not become smaller
+	for range 2000 {
+		big.WriteString(rand.Text())
+	}
+	write(t, work+"/big", big.String())
+	commitAll(t, work, "big")
+	w := gitserver.HTTPS(t, dir)
+	r := openWith(t, overHTTPS(w))
+	last := fetch(t, r, "").Commit
+	if n := len(w.Requests()); n != 3 {
+		t.Errorf("the first fetch took %d requests, want 3", n)
+	}
+	fetch(t, r, last)
+	w.Requests()
+	_, first := w.Bytes()
+
+	for range 5 {
+		fetch(t, r, last)
+	}
+	if got := w.Requests(); len(got) != 5 || got[0] != "GET /channels.git/info/refs?service=git-upload-pack" {
+		t.Errorf("5 idle polls asked for %q, want one thing each", got)
+	}
+	if _, out := w.Bytes(); out > 5*1000 {
+		t.Errorf("5 idle polls brought %d bytes", out)
+	}
+
+	write(t, work+"/channels/a.json", "2")
+	commitAll(t, work, "second")
+	if s := fetch(t, r, last); s.Rewritten {
+		t.Error("a commit on top is taken for a rewritten history")
+	}
+	if n := len(w.Requests()); n != 3 { // the branch; is it still so; and what is it
+		t.Errorf("news took %d requests, want 3", n)
+	}
+	if _, out := w.Bytes(); out > 5000 || out*5 > first {
+		t.Errorf("news brought %d bytes, everything is %d", out, first)
+	}
+	if n := w.Connections(); n != 1 {
+		t.Errorf("%d connections were made, want 1", n)
+	}
+}
+
+// TestPollConnection looks at the connections that polls over ssh make.
+func TestPollConnection(t *testing.T) {
+	dir := newRepo(t)
+	s := gitserver.SSH(t, dir)
+	r := openWith(t, overSSH(s, ""))
+	last := fetch(t, r, "").Commit
+	for range 3 {
+		fetch(t, r, last)
+	}
+	if n := s.Connections(); n != 1 {
+		t.Errorf("%d connections were made, want 1", n)
+	}
+	s.Drop()
+	if got := fetch(t, r, last).Commit; got != last {
+		t.Errorf("Fetch after the connection was lost = %s", got)
+	}
+	if n := s.Connections(); n != 2 {
+		t.Errorf("%d connections were made after one was lost, want 2", n)
+	}
+}
+
+// TestFetchAbsent has a mirror that lacks a file that its commit has, where nothing looks.
+func TestFetchAbsent(t *testing.T) {
+	dir := newRepo(t)
+	work := clone(t, dir)
+	write(t, work+"/app/channels/a.json", "1")
+	write(t, work+"/other", "elsewhere")
+	commitAll(t, work, "first")
+	c := overHTTPS(gitserver.HTTPS(t, dir))
+	c.Path = "app"
+	r := openWith(t, c)
+	last := fetch(t, r, "").Commit
+	other := git(t, dir, "rev-parse", "main:other")
+	git(t, "/", "--git-dir="+r.m.dir, "cat-file", "-e", other)
+	if err := os.Remove(r.m.dir + "/objects/" + other[:2] + "/" + other[2:]); err != nil {
+		t.Fatal(err)
+	}
+	write(t, work+"/app/channels/a.json", "2")
+	commitAll(t, work, "second")
+	checkRead(t, fetch(t, r, last), "channels/a.json", "2")
+	git(t, "/", "--git-dir="+r.m.dir, "cat-file", "-e", other)
+}
+
+// TestNetworkMissing asks for what is not there.
+func TestNetworkMissing(t *testing.T) {
+	dir := newRepo(t)
+	s := gitserver.SSH(t, "/")
+	for name, c := range map[string]Config{"https": overHTTPS(gitserver.HTTPS(t, dir)), "ssh": overSSH(s, dir)} {
+		good := openWith(t, c)
+		fetch(t, good, "")
+		none := c
+		none.Branch = "none"
+		_, err := openWith(t, none).Fetch(t.Context(), "")
+		checkReason(t, name+": Fetch of no branch", err, reason.Stale, `has no branch "none"`)
+		none = c
+		none.URL = strings.Replace(none.URL, "channels.git", "none.git", 1)
+		_, err = openWith(t, none).Fetch(t.Context(), "")
+		checkReason(t, name+": Fetch of no repo", err, reason.Stale, "there is no such repository")
+		fetch(t, good, "")
+	}
+}
+
+// TestNetworkRace moves the branch between two looks at it.
+func TestNetworkRace(t *testing.T) {
+	dir := newRepo(t)
+	work := clone(t, dir)
+	r := openWith(t, overHTTPS(gitserver.HTTPS(t, dir)))
+	last := fetch(t, r, "").Commit
+	commitAll(t, work, "one")
+	moving := &moving{Remote: r.remote, move: func() {
+		git(t, work, "reset", "-q", "--hard", "HEAD^")
+		commitAll(t, work, "two")
+	}}
+	r.remote = moving
+	s := fetch(t, r, last)
+	if want := git(t, dir, "rev-parse", "main"); s.Commit != want || s.Rewritten || moving.move != nil {
+		t.Errorf("Fetch = %s, rewritten %t, want %s", s.Commit, s.Rewritten, want)
+	}
+}
+
+// moving moves the branch once, after somebody looked at it.
+type moving struct {
+	remote.Remote
+	move func()
+}
+
+func (m *moving) Branch(ctx context.Context, name string) (plumbing.Hash, error) {
+	h, err := m.Remote.Branch(ctx, name)
+	if m.move != nil {
+		m.move()
+		m.move = nil
+	}
+	return h, err
 }

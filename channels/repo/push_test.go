@@ -33,113 +33,119 @@ func checkRepo(t testing.TB, dir string) {
 }
 
 func TestPush(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	base := fetch(t, r, "").Commit
-	got, err := r.Push(t.Context(), tester, files("channels/a.json", "new", "trust/2.json", "trust"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if head := git(t, dir, "rev-parse", "main"); got != head {
-		t.Errorf("Push = %s, want the head %s", got, head)
-	}
-	if parent := git(t, dir, "rev-parse", "main^"); parent != base {
-		t.Errorf("the parent is %s, want %s", parent, base)
-	}
-	if diff := git(t, dir, "diff", "--name-status", "main^", "main"); diff != "M\tchannels/a.json\nA\ttrust/2.json" {
-		t.Errorf("Push changed %q", diff)
-	}
-	s := fetch(t, r, base)
-	if s.Commit != got || s.Rewritten {
-		t.Errorf("Fetch = %+v, want %s", s, got)
-	}
-	checkRead(t, s, "trust/2.json", "trust")
-	checkRepo(t, dir)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		base := fetch(t, r, "").Commit
+		got, err := r.Push(t.Context(), tester, files("channels/a.json", "new", "trust/2.json", "trust"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if head := git(t, dir, "rev-parse", "main"); got != head {
+			t.Errorf("Push = %s, want the head %s", got, head)
+		}
+		if parent := git(t, dir, "rev-parse", "main^"); parent != base {
+			t.Errorf("the parent is %s, want %s", parent, base)
+		}
+		if diff := git(t, dir, "diff", "--name-status", "main^", "main"); diff != "M\tchannels/a.json\nA\ttrust/2.json" {
+			t.Errorf("Push changed %q", diff)
+		}
+		s := fetch(t, r, base)
+		if s.Commit != got || s.Rewritten {
+			t.Errorf("Fetch = %+v, want %s", s, got)
+		}
+		checkRead(t, s, "trust/2.json", "trust")
+		checkRepo(t, dir)
+	})
 }
 
 func TestPushNothing(t *testing.T) {
-	dir := newRepo(t)
-	r := open(t, dir)
-	head := fetch(t, r, "").Commit
-	broken := reason.Errorf(reason.Policy, "not now")
-	for name, c := range map[string]struct {
-		make func(*Snapshot) (*Commit, error)
-		want string
-		err  error
-	}{
-		"no commit":  {func(*Snapshot) (*Commit, error) { return nil, nil }, head, nil},
-		"no files":   {files(), head, nil},
-		"same bytes": {files("channels/a.json", "{\"a\":1}\n"), head, nil},
-		"an error":   {func(*Snapshot) (*Commit, error) { return &Commit{Message: "x"}, broken }, "", broken},
-	} {
-		for _, push := range []func() (string, error){
-			func() (string, error) { return r.Push(t.Context(), tester, c.make) },
-			func() (string, error) { return r.Propose(t.Context(), tester, "bump/x", c.make) },
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		r := open(t, dir)
+		head := fetch(t, r, "").Commit
+		broken := reason.Errorf(reason.Policy, "not now")
+		for name, c := range map[string]struct {
+			make func(*Snapshot) (*Commit, error)
+			want string
+			err  error
+		}{
+			"no commit":  {func(*Snapshot) (*Commit, error) { return nil, nil }, head, nil},
+			"no files":   {files(), head, nil},
+			"same bytes": {files("channels/a.json", "{\"a\":1}\n"), head, nil},
+			"an error":   {func(*Snapshot) (*Commit, error) { return &Commit{Message: "x"}, broken }, "", broken},
 		} {
-			if got, err := push(); got != c.want || err != c.err {
-				t.Errorf("%s: %q, %v, want %q, %v", name, got, err, c.want, c.err)
+			for _, push := range []func() (string, error){
+				func() (string, error) { return r.Push(t.Context(), tester, c.make) },
+				func() (string, error) { return r.Propose(t.Context(), tester, "bump/x", c.make) },
+			} {
+				if got, err := push(); got != c.want || err != c.err {
+					t.Errorf("%s: %q, %v, want %q, %v", name, got, err, c.want, c.err)
+				}
 			}
 		}
-	}
-	if refs := git(t, dir, "for-each-ref", "--format=%(objectname) %(refname)"); refs != head+" refs/heads/main" {
-		t.Errorf("the repo has %q", refs)
-	}
+		if refs := git(t, dir, "for-each-ref", "--format=%(objectname) %(refname)"); refs != head+" refs/heads/main" {
+			t.Errorf("the repo has %q", refs)
+		}
+	})
 }
 
 func TestPushRefused(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		setup func(t *testing.T, dir string)
-		code  reason.Code
-		words string
-	}{
-		{"hook", func(t *testing.T, dir string) {
-			write(t, dir+"/hooks/pre-receive", "#!/bin/sh\necho no pushes on fridays >&2\necho https://u:secret@host/x >&2\nexit 1\n")
-			if err := os.Chmod(dir+"/hooks/pre-receive", 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}, reason.IO, "no pushes on fridays"},
-		{"update hook", func(t *testing.T, dir string) {
-			write(t, dir+"/hooks/update", "#!/bin/sh\nexit 1\n")
-			if err := os.Chmod(dir+"/hooks/update", 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}, reason.IO, "hook declined"},
-		{"stale lock", func(t *testing.T, dir string) {
-			write(t, dir+"/refs/heads/main.lock", "")
-		}, reason.IO, "given up after 20 tries"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			dir := newRepo(t)
-			r := open(t, dir)
-			r.wait = func(ctx context.Context, _ int) error { return ctx.Err() }
-			head := fetch(t, r, "").Commit
-			c.setup(t, dir)
-			calls := 0
-			_, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
-				calls++
-				return files("x", "y")(s)
-			})
-			checkReason(t, "Push", err, c.code, c.words)
-			if want := map[bool]int{true: maxPushes, false: 1}[c.name == "stale lock"]; calls != want {
-				t.Errorf("make was called %d times, want %d", calls, want)
-			}
-			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("Push = %v, which holds a password", err)
-			}
-			if now := git(t, dir, "rev-parse", "main"); now != head {
-				t.Errorf("the branch moved")
-			}
-			for _, f := range []string{"hooks/pre-receive", "hooks/update", "refs/heads/main.lock"} {
-				if err := os.RemoveAll(filepath.Join(dir, f)); err != nil {
+	everywhere(t, func(t *testing.T, open opener) {
+		for _, c := range []struct {
+			name  string
+			setup func(t *testing.T, dir string)
+			code  reason.Code
+			words string
+		}{
+			{"hook", func(t *testing.T, dir string) {
+				write(t, dir+"/hooks/pre-receive", "#!/bin/sh\necho no pushes on fridays >&2\necho https://u:secret@host/x >&2\nexit 1\n")
+				if err := os.Chmod(dir+"/hooks/pre-receive", 0o755); err != nil {
 					t.Fatal(err)
 				}
-			}
-			if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
-				t.Errorf("Push afterwards: %v", err)
-			}
-		})
-	}
+			}, reason.IO, "no pushes on fridays"},
+			{"update hook", func(t *testing.T, dir string) {
+				write(t, dir+"/hooks/update", "#!/bin/sh\nexit 1\n")
+				if err := os.Chmod(dir+"/hooks/update", 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}, reason.IO, "hook declined"},
+			{"stale lock", func(t *testing.T, dir string) {
+				write(t, dir+"/refs/heads/main.lock", "")
+			}, reason.IO, "given up after 20 tries"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				dir := newRepo(t)
+				r := open(t, dir)
+				r.wait = func(ctx context.Context, _ int) error { return ctx.Err() }
+				head := fetch(t, r, "").Commit
+				c.setup(t, dir)
+				calls := 0
+				_, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
+					calls++
+					return files("x", "y")(s)
+				})
+				checkReason(t, "Push", err, c.code, c.words)
+				if want := map[bool]int{true: maxPushes, false: 1}[c.name == "stale lock"]; calls != want {
+					t.Errorf("make was called %d times, want %d", calls, want)
+				}
+				if strings.Contains(err.Error(), "secret") {
+					t.Errorf("Push = %v, which holds a password", err)
+				}
+				if now := git(t, dir, "rev-parse", "main"); now != head {
+					t.Errorf("the branch moved")
+				}
+				for _, f := range []string{"hooks/pre-receive", "hooks/update", "refs/heads/main.lock"} {
+					if err := os.RemoveAll(filepath.Join(dir, f)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := r.Push(t.Context(), tester, files("x", "y")); err != nil {
+					t.Errorf("Push afterwards: %v", err)
+				}
+			})
+		}
+	})
 }
 
 // TestPushCheckedOut pushes into a repository whose work tree has the branch.
@@ -178,83 +184,89 @@ func TestPushReadOnly(t *testing.T) {
 
 // TestPushMoved moves the branch between make and push.
 func TestPushMoved(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	r := open(t, dir)
-	calls := 0
-	var theirs string
-	got, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
-		if calls++; calls <= 3 {
-			write(t, work+"/fleet.toml", fmt.Sprint(calls))
-			theirs = commitAll(t, work, "theirs")
-		} else {
-			checkRead(t, s, "fleet.toml", "3")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		r := open(t, dir)
+		calls := 0
+		var theirs string
+		got, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
+			if calls++; calls <= 3 {
+				write(t, work+"/fleet.toml", fmt.Sprint(calls))
+				theirs = commitAll(t, work, "theirs")
+			} else {
+				checkRead(t, s, "fleet.toml", "3")
+			}
+			return files("channels/a.json", "mine")(s)
+		})
+		if err != nil || calls != 4 {
+			t.Fatalf("Push = %v after %d calls, want 4", err, calls)
 		}
-		return files("channels/a.json", "mine")(s)
+		if parent := git(t, dir, "rev-parse", got+"^"); parent != theirs {
+			t.Errorf("the parent is %s, want %s", parent, theirs)
+		}
+		s := fetch(t, r, "")
+		checkRead(t, s, "fleet.toml", "3")
+		checkRead(t, s, "channels/a.json", "mine")
+		checkRepo(t, dir)
 	})
-	if err != nil || calls != 4 {
-		t.Fatalf("Push = %v after %d calls, want 4", err, calls)
-	}
-	if parent := git(t, dir, "rev-parse", got+"^"); parent != theirs {
-		t.Errorf("the parent is %s, want %s", parent, theirs)
-	}
-	s := fetch(t, r, "")
-	checkRead(t, s, "fleet.toml", "3")
-	checkRead(t, s, "channels/a.json", "mine")
-	checkRepo(t, dir)
 }
 
 // TestPushMovedForGood stops when the change does not make sense any more.
 func TestPushMovedForGood(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	replay := reason.Errorf(reason.Replay, "channel moved")
-	calls := 0
-	_, err := open(t, dir).Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
-		if calls++; calls == 1 {
-			write(t, work+"/channels/a.json", "theirs")
-			commitAll(t, work, "theirs")
-			return files("channels/a.json", "mine")(s)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		replay := reason.Errorf(reason.Replay, "channel moved")
+		calls := 0
+		_, err := open(t, dir).Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
+			if calls++; calls == 1 {
+				write(t, work+"/channels/a.json", "theirs")
+				commitAll(t, work, "theirs")
+				return files("channels/a.json", "mine")(s)
+			}
+			return nil, replay
+		})
+		if err != replay {
+			t.Errorf("Push = %v, want the error of make", err)
 		}
-		return nil, replay
+		checkRead(t, fetch(t, open(t, dir), ""), "channels/a.json", "theirs")
 	})
-	if err != replay {
-		t.Errorf("Push = %v, want the error of make", err)
-	}
-	checkRead(t, fetch(t, open(t, dir), ""), "channels/a.json", "theirs")
 }
 
 // TestPushLost has git fail after the branch was updated.
 func TestPushLost(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	for name, moved := range map[string]bool{"head": false, "below the head": true} {
-		r := open(t, dir)
-		before := git(t, dir, "rev-parse", "main")
-		r.remote = lossy{r.remote, func() {
-			if moved {
-				git(t, work, "pull", "-q", "--ff-only", "origin", "main")
-				commitAll(t, work, "theirs")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		for name, moved := range map[string]bool{"head": false, "below the head": true} {
+			r := open(t, dir)
+			before := git(t, dir, "rev-parse", "main")
+			r.remote = lossy{r.remote, func() {
+				if moved {
+					git(t, work, "pull", "-q", "--ff-only", "origin", "main")
+					commitAll(t, work, "theirs")
+				}
+			}}
+			calls := 0
+			got, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
+				calls++
+				return files("channels/a.json", name)(s)
+			})
+			if err != nil || calls != 1 {
+				t.Errorf("%s: Push = %v after %d calls, want success after 1", name, err, calls)
 			}
-		}}
-		calls := 0
-		got, err := r.Push(t.Context(), tester, func(s *Snapshot) (*Commit, error) {
-			calls++
-			return files("channels/a.json", name)(s)
-		})
-		if err != nil || calls != 1 {
-			t.Errorf("%s: Push = %v after %d calls, want success after 1", name, err, calls)
+			if parent := git(t, dir, "rev-parse", got+"^"); parent != before {
+				t.Errorf("%s: Push = %s, which has the parent %s, want %s", name, got, parent, before)
+			}
 		}
-		if parent := git(t, dir, "rev-parse", got+"^"); parent != before {
-			t.Errorf("%s: Push = %s, which has the parent %s, want %s", name, got, parent, before)
+		r := open(t, dir)
+		r.remote = lossy{r.remote, func() {}}
+		if _, err := r.Propose(t.Context(), tester, "bump/x", files("x", "y")); err != nil {
+			t.Errorf("Propose: %v", err)
 		}
-	}
-	r := open(t, dir)
-	r.remote = lossy{r.remote, func() {}}
-	if _, err := r.Propose(t.Context(), tester, "bump/x", files("x", "y")); err != nil {
-		t.Errorf("Propose: %v", err)
-	}
-	checkRepo(t, dir)
+		checkRepo(t, dir)
+	})
 }
 
 // lossy loses the answer of a push.
@@ -399,54 +411,58 @@ func TestPushConcurrent(t *testing.T) {
 
 // TestPushOnMerges pushes on top of what people do with git.
 func TestPushOnMerges(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	write(t, work+"/deep/er/and/deeper/file", "x")
-	write(t, work+"/.gitattributes", "channels/** -text -merge\n")
-	git(t, work, "add", "-A")
-	git(t, work, "commit", "-q", "-m", "deep")
-	git(t, work, "checkout", "-q", "-b", "side", "HEAD^")
-	write(t, work+"/fleet.toml", "changed")
-	git(t, work, "commit", "-q", "-am", "side")
-	git(t, work, "checkout", "-q", "-")
-	git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "side")
-	head := commitAll(t, work, "head")
-	got, err := open(t, dir).Push(t.Context(), tester, files("channels/b.json", "b"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := git(t, dir, "diff", "--name-status", head, got); diff != "A\tchannels/b.json" {
-		t.Errorf("Push changed %q", diff)
-	}
-	if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		t.Errorf("git fsck says: %s", out)
-	}
-	git(t, work, "pull", "-q", "--ff-only", "origin", "main")
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		write(t, work+"/deep/er/and/deeper/file", "x")
+		write(t, work+"/.gitattributes", "channels/** -text -merge\n")
+		git(t, work, "add", "-A")
+		git(t, work, "commit", "-q", "-m", "deep")
+		git(t, work, "checkout", "-q", "-b", "side", "HEAD^")
+		write(t, work+"/fleet.toml", "changed")
+		git(t, work, "commit", "-q", "-am", "side")
+		git(t, work, "checkout", "-q", "-")
+		git(t, work, "merge", "-q", "--no-ff", "-m", "merge", "side")
+		head := commitAll(t, work, "head")
+		got, err := open(t, dir).Push(t.Context(), tester, files("channels/b.json", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := git(t, dir, "diff", "--name-status", head, got); diff != "A\tchannels/b.json" {
+			t.Errorf("Push changed %q", diff)
+		}
+		if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			t.Errorf("git fsck says: %s", out)
+		}
+		git(t, work, "pull", "-q", "--ff-only", "origin", "main")
+	})
 }
 
 // TestPushBesideBranches pushes from a mirror that has the tips of branches whose pasts
 // it does not have.
 func TestPushBesideBranches(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	git(t, work, "checkout", "-q", "-b", "bump/x")
-	for i := range 3 {
-		write(t, work+"/x", fmt.Sprint(i))
-		git(t, work, "add", "-A")
-		git(t, work, "commit", "-q", "-m", "by a person")
-	}
-	git(t, work, "push", "-q", "origin", "bump/x")
-	r := open(t, dir)
-	if found, err := r.Branches(t.Context(), "bump/"); err != nil || len(found) != 1 {
-		t.Fatalf("Branches = %v, %v", found, err)
-	}
-	if _, err := r.Push(t.Context(), tester, files("y", "1")); err != nil {
-		t.Errorf("Push: %v", err)
-	}
-	if _, err := r.Propose(t.Context(), tester, "bump/x", files("y", "2")); err != nil {
-		t.Errorf("Propose: %v", err)
-	}
-	checkRepo(t, dir)
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		git(t, work, "checkout", "-q", "-b", "bump/x")
+		for i := range 3 {
+			write(t, work+"/x", fmt.Sprint(i))
+			git(t, work, "add", "-A")
+			git(t, work, "commit", "-q", "-m", "by a person")
+		}
+		git(t, work, "push", "-q", "origin", "bump/x")
+		r := open(t, dir)
+		if found, err := r.Branches(t.Context(), "bump/"); err != nil || len(found) != 1 {
+			t.Fatalf("Branches = %v, %v", found, err)
+		}
+		if _, err := r.Push(t.Context(), tester, files("y", "1")); err != nil {
+			t.Errorf("Push: %v", err)
+		}
+		if _, err := r.Propose(t.Context(), tester, "bump/x", files("y", "2")); err != nil {
+			t.Errorf("Propose: %v", err)
+		}
+		checkRepo(t, dir)
+	})
 }
 
 // TestPushKilled kills a writer again and again, and lets it start over.

@@ -28,6 +28,7 @@ func edges() [][2]string {
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},
+		{"channels/repo/pack/packtest", ""},
 		{"channels/repo/pack", "channels/repo/objects internal/reason"},
 		{"channels/repo/transport", "layout internal/canon internal/reason"},
 		{"channels/repo/remote", "channels/repo/objects channels/repo/pack channels/repo/transport layout internal/canon internal/reason"},

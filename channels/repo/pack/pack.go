@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
@@ -137,7 +138,7 @@ func read(r io.Reader, l Limits, keep func(plumbing.ObjectType) bool) (*Pack, er
 		return nil, src.err
 	case errors.As(err, &coded):
 		return nil, err
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, packfile.ErrEmptyPackfile):
+	case errors.Is(err, packfile.ErrEmptyPackfile), strings.HasSuffix(err.Error(), "EOF"): // some come as text only
 		return nil, fmt.Errorf("pack ends early: %w", io.ErrUnexpectedEOF)
 	default:
 		return nil, reason.Errorf(reason.Format, "pack is malformed: %w", err)
@@ -224,6 +225,7 @@ func (d *reading) content(h *packfile.ObjectHeader) ([]byte, error) {
 		return nil, err
 	}
 	var buf bytes.Buffer
+	buf.Grow(int(h.Length))
 	if err := d.unpack(&buf, h); err != nil {
 		return nil, err
 	}

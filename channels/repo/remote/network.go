@@ -24,6 +24,13 @@ type network struct {
 	host transport.Host
 	name string // for messages
 	bounds
+	walked walked
+}
+
+// walked is what the last fetch found out about the history.
+type walked struct {
+	old, commit plumbing.Hash
+	found       bool
 }
 
 // bounds is what one conversation may cost.
@@ -43,7 +50,7 @@ func openNetwork(c Config, p transport.Patience, b bounds) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &network{host, transport.Name(c.URL), b}, nil
+	return &network{host: host, name: transport.Name(c.URL), bounds: b}, nil
 }
 
 func (n *network) Close() error { return n.host.Close() }
@@ -119,36 +126,70 @@ func (n *network) Branches(ctx context.Context, prefix string) (map[string]plumb
 	return found, c.Close()
 }
 
-// Fetch asks for the one commit, less what the newest commit in the mirror has. When that
-// leaves something out, the mirror has less than it should, and everything is asked for.
+// Fetch asks for what the commit has and the newest one in the mirror has not. The host is
+// told that the mirror has the whole past of that one too, which is not so; only then it
+// leaves out what is not news, and what comes shows whether the history goes on. When
+// something is missing because of that (an old file that came back, a history that was
+// rewritten), the one commit is asked for, with everything in it.
 func (n *network) Fetch(ctx context.Context, into Into, commit plumbing.Hash) error {
-	have := into.Head()
-	err := n.fetchOnce(ctx, into, commit, have)
-	if have != plumbing.ZeroHash && errors.Is(err, objects.ErrAbsent) {
-		err = n.fetchOnce(ctx, into, commit, plumbing.ZeroHash)
+	if have := into.Head(); have != plumbing.ZeroHash {
+		done, err := n.fetchNews(ctx, into, commit, have)
+		if done || err != nil {
+			return n.wrap(err)
+		}
 	}
-	return n.wrap(err)
-}
-
-func (n *network) fetchOnce(ctx context.Context, into Into, commit, have plumbing.Hash) error {
 	c, err := n.openAt(ctx, commit)
 	if err != nil {
 		return err
 	}
 	defer c.Close() // was only read
-	q := query{want: commit, words: []string{"shallow"}, depth: 1}
-	if have != plumbing.ZeroHash {
-		q.have, q.shallow = have, true
-	}
-	answer, err := n.ask(c, q)
+	answer, err := n.ask(c, query{want: commit, depth: 1})
 	if err != nil {
-		return err
+		return n.wrap(err)
 	}
-	p, err := pack.Read(answer.pack, pack.Limits{Objects: n.objects, Bytes: 2 * maxFetch})
+	p, err := pack.Read(answer.pack, n.limits())
 	if err != nil {
-		return err
+		return n.wrap(err)
 	}
+	return n.wrap(n.copy(ctx, p, into, commit))
+}
+
+func (n *network) limits() pack.Limits {
+	return pack.Limits{Objects: n.objects, Bytes: maxFetch + maxFetch/2}
+}
+
+// copy copies the commit out of a pack.
+func (n *network) copy(ctx context.Context, p *pack.Pack, into Into, commit plumbing.Hash) error {
 	return (&copying{from: p, to: into, maxObjects: n.objects, seen: make(map[plumbing.Hash]bool)}).commit(ctx, commit)
+}
+
+// fetchNews reports whether the commit could be had in this way.
+func (n *network) fetchNews(ctx context.Context, into Into, commit, have plumbing.Hash) (bool, error) {
+	c, err := n.openAt(ctx, commit)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close() // was only read
+	answer, err := n.ask(c, query{want: commit, have: have})
+	if err != nil || !answer.known {
+		return false, err
+	}
+	p, err := pack.Read(answer.pack, n.limits())
+	if reason.Of(err) == reason.Limit {
+		return false, nil // a long history, perhaps
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := n.copy(ctx, p, into, commit); err != nil {
+		if errors.Is(err, objects.ErrAbsent) {
+			err = nil
+		}
+		return false, err
+	}
+	found, err := descends(p, have, commit)
+	n.walked = walked{have, commit, found}
+	return err == nil, err
 }
 
 // openAt begins to read, and sees whether the commit is still what some reference names:
@@ -172,12 +213,15 @@ func (n *network) Contains(ctx context.Context, _ Into, old, commit plumbing.Has
 	if old == commit {
 		return true, nil
 	}
+	if n.walked.old == old && n.walked.commit == commit {
+		return n.walked.found, nil
+	}
 	c, err := n.openAt(ctx, commit)
 	if err != nil {
 		return false, err
 	}
 	defer c.Close() // was only read
-	answer, err := n.ask(c, query{want: commit, have: old, words: []string{"filter"}, filter: c.caps["filter"]})
+	answer, err := n.ask(c, query{want: commit, have: old, filter: c.caps["filter"]})
 	if err != nil {
 		return false, n.wrap(err)
 	}
@@ -226,21 +270,22 @@ func descends(p *pack.Pack, old, commit plumbing.Hash) (bool, error) {
 
 // query is a request to git-upload-pack.
 type query struct {
-	want, have plumbing.Hash
-	shallow    bool // of have, this side has no parents
-	depth      int  // 0: all of it
-	filter     bool // commits alone
-	words      []string
+	want, have plumbing.Hash // a zero have: nothing
+	depth      int           // 0: all of it
+	filter     bool          // commits alone
 }
 
 func (q query) encode(caps capabilities) []byte {
 	var buf bytes.Buffer
 	e := pktline.NewEncoder(&buf)
-	words := caps.only(append(q.words, "multi_ack_detailed", "side-band-64k", "ofs-delta", "no-progress")...)
-	e.Encodef("want %s %s\n", q.want, words) // a buffer takes everything
-	if q.shallow {
-		e.Encodef("shallow %s\n", q.have)
+	words := []string{"multi_ack_detailed", "side-band-64k", "ofs-delta", "no-progress"}
+	if q.depth > 0 {
+		words = append(words, "shallow")
 	}
+	if q.filter {
+		words = append(words, "filter")
+	}
+	e.Encodef("want %s %s\n", q.want, caps.only(words...)) // a buffer takes everything
 	if q.depth > 0 {
 		e.Encodef("deepen %d\n", q.depth)
 	}
@@ -266,7 +311,7 @@ type answer struct {
 //	[(shallow HASH | unshallow HASH)* flush]  (ACK HASH WORD)*  (ACK HASH | NAK)  pack
 func (n *network) ask(c *conversation, q query) (answer, error) {
 	if !c.caps["shallow"] {
-		q.depth, q.shallow = 0, false
+		q.depth = 0
 	}
 	if err := c.Ask(q.encode(c.caps)); err != nil {
 		return answer{}, err

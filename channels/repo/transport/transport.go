@@ -128,8 +128,8 @@ func (w *watch) stop() {
 
 // cause returns why err really happened: what ended the context, if that is over.
 func (w *watch) cause(err error) error {
-	if err == nil || err == io.EOF {
-		return err
+	if err == nil {
+		return nil
 	}
 	if why := context.Cause(w.ctx); why != nil {
 		return why

@@ -71,6 +71,7 @@ func SSH(t testing.TB, dir string) *Shell {
 		"AuthorizedKeysFile " + write(t, scratch, "authorized", string(ssh.MarshalAuthorizedKey(client)), 0o600),
 		"StrictModes no", "UsePAM no", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		"PermitRootLogin prohibit-password", "PidFile none", "PrintMotd no", "PrintLastLog no",
+		"SetEnv SHLVL=2", // or Debian's bash reads the user's .bashrc, whatever that does
 	}, "\n")
 	args := []string{"-i", "-f", write(t, scratch, "sshd_config", conf+"\n", 0o600), "-E", s.log}
 	var running sync.WaitGroup
