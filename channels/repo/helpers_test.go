@@ -122,10 +122,18 @@ func files(pairs ...string) func(*Snapshot) (*Commit, error) {
 	return func(*Snapshot) (*Commit, error) { return &Commit{Message: "change", Files: m}, nil }
 }
 
-// The test binary runs itself as a writer, to have several processes.
-const writerEnv = "TEST_WRITER"
+// The test binary runs itself as a writer, to have several processes, and as a reader, to
+// see what memory one takes.
+const (
+	writerEnv = "TEST_WRITER"
+	readerEnv = "TEST_READER"
+)
 
 func TestMain(m *testing.M) {
+	if arg := os.Getenv(readerEnv); arg != "" {
+		fmt.Println(reader(arg))
+		os.Exit(0)
+	}
 	if arg := os.Getenv(writerEnv); arg != "" {
 		if err := writer(arg); err != nil {
 			fmt.Fprintln(os.Stderr, err)

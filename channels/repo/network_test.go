@@ -1,11 +1,18 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -192,4 +199,146 @@ func (m *moving) Branch(ctx context.Context, name string) (plumbing.Hash, error)
 		m.move = nil
 	}
 	return h, err
+}
+
+// TestFetchReturned has an old state of a file come back, which the mirror does not have.
+func TestFetchReturned(t *testing.T) {
+	everywhere(t, func(t *testing.T, open opener) {
+		dir := newRepo(t)
+		work := clone(t, dir)
+		write(t, work+"/channels/a.json", "other")
+		write(t, work+"/channels/new/b.json", "b")
+		last := commitAll(t, work, "other")
+		git(t, dir, "repack", "-adbq") // with a bitmap, the host knows of all that old commits have
+		r := open(t, dir)
+		fetch(t, r, "")
+		git(t, work, "revert", "--no-edit", "HEAD")
+		want := commitAll(t, work, "revert")
+		s := fetch(t, r, last)
+		checkRead(t, s, "channels/a.json", "{\"a\":1}\n")
+		if s.Commit != want || s.Rewritten {
+			t.Errorf("Fetch = %s, rewritten %t, want %s", s.Commit, s.Rewritten, want)
+		}
+	})
+}
+
+// TestNetworkBadRef gives the branch other things to name than a commit.
+func TestNetworkBadRef(t *testing.T) {
+	dir := newRepo(t)
+	git(t, dir, "tag", "-a", "-m", "x", "v1", "main")
+	head := git(t, dir, "rev-parse", "main")
+	s := gitserver.SSH(t, "/")
+	for _, c := range []struct {
+		name, ref string
+		code      reason.Code
+		words     string
+	}{
+		{"tag", git(t, dir, "rev-parse", "v1"), reason.Format, "is a tag, want a commit"},
+		{"tree", git(t, dir, "rev-parse", "main^{tree}"), reason.Format, "is a tree, want a commit"},
+		{"blob", git(t, dir, "rev-parse", "main:fleet.toml"), reason.Format, "is a blob, want a commit"},
+		{"missing object", strings.Repeat("1", 40), reason.IO, "not our ref"}, // says the host
+	} {
+		for _, conf := range []Config{overHTTPS(gitserver.HTTPS(t, dir)), overSSH(s, dir)} {
+			for _, known := range []bool{false, true} {
+				r := openWith(t, conf)
+				if known {
+					fetch(t, r, "")
+				}
+				write(t, dir+"/refs/heads/main", c.ref+"\n")
+				_, err := r.Fetch(t.Context(), "")
+				checkReason(t, c.name+": Fetch", err, c.code, c.words)
+				write(t, dir+"/refs/heads/main", head+"\n")
+				checkRead(t, fetch(t, r, head), "fleet.toml", "app = \"mnw\"\n")
+			}
+		}
+	}
+}
+
+// TestNetworkRacers has several writers of one branch, over both transports.
+func TestNetworkRacers(t *testing.T) {
+	const writers, pushes = 4, 3
+	dir := newRepo(t)
+	s := gitserver.SSH(t, "/")
+	w := gitserver.HTTPS(t, dir)
+	errs := make([]error, writers)
+	var wg sync.WaitGroup
+	for i := range writers {
+		conf := overHTTPS(w)
+		if i%2 == 0 {
+			conf = overSSH(s, dir)
+		}
+		r := openWith(t, conf)
+		wg.Go(func() { errs[i] = pushMany(t.Context(), r, fmt.Sprintf("channels/w%d.json", i), pushes) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	snap := fetch(t, openWith(t, overHTTPS(w)), "")
+	for i := range writers {
+		file, text := fmt.Sprintf("channels/w%d.json", i), ""
+		for n := range pushes {
+			text += fmt.Sprintf("%s %d\n", file, n)
+		}
+		checkRead(t, snap, file, text)
+	}
+	if n := git(t, dir, "rev-list", "--count", "main"); n != fmt.Sprint(writers*pushes+1) {
+		t.Errorf("the history has %s commits, want %d", n, writers*pushes+1)
+	}
+	checkRepo(t, dir)
+}
+
+// TestNetworkPushRefused may read, and not write.
+func TestNetworkPushRefused(t *testing.T) {
+	dir := newRepo(t)
+	w := gitserver.HTTPS(t, dir)
+	r := openWith(t, overHTTPS(w))
+	head := fetch(t, r, "").Commit
+	w.Answer = func(rw http.ResponseWriter, req *http.Request) bool {
+		if !strings.Contains(req.URL.RequestURI(), "receive-pack") {
+			return false
+		}
+		rw.WriteHeader(http.StatusForbidden)
+		return true
+	}
+	_, err := r.Push(t.Context(), tester, files("x", "y"))
+	checkReason(t, "Push with a token that may only read", err, reason.IO, "may do receive-pack here")
+	// The answer to a push gets lost, before and after it is done.
+	for _, done := range []bool{false, true} {
+		var lost bool
+		w.Answer = func(rw http.ResponseWriter, req *http.Request) bool {
+			if lost || req.Method != http.MethodPost || !strings.HasSuffix(req.URL.Path, "receive-pack") {
+				return false
+			}
+			lost = true
+			if done {
+				data, err := io.ReadAll(req.Body)
+				if err == nil {
+					err = push(dir, data)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			panic(http.ErrAbortHandler) // which ends the connection
+		}
+		got, err := r.Push(t.Context(), tester, files("x", fmt.Sprint(done)))
+		if err != nil || !lost {
+			t.Errorf("Push whose answer was lost (done: %t) = %v", done, err)
+		}
+		if now := git(t, dir, "rev-parse", "main"); now != got {
+			t.Errorf("the branch is at %s, want %s", now, got)
+		}
+	}
+	w.Answer = nil
+	if n := git(t, dir, "rev-list", "--count", head+"..main"); n != "2" {
+		t.Errorf("%s commits were made, want 2", n)
+	}
+}
+
+// push does what a request to git-receive-pack asks for.
+func push(dir string, request []byte) error {
+	cmd := exec.Command("git", "receive-pack", "--stateless-rpc", dir)
+	cmd.Stdin = bytes.NewReader(request)
+	return cmd.Run()
 }
