@@ -170,6 +170,11 @@ func (c *Config) checkStorage() error {
 func (c *Config) completeChannels() error {
 	switch {
 	case c.Channels.Source == sourceGit:
+		for _, file := range []string{c.Channels.TokenFile, c.Channels.CAFile, c.Channels.SSHKey, c.Channels.KnownHosts} {
+			if file != "" && !filepath.IsAbs(file) {
+				return fmt.Errorf("channels: %q is not an absolute path", file)
+			}
+		}
 		if err := repo.Check(c.repo()); err != nil {
 			return fmt.Errorf("channels: %w", err)
 		}

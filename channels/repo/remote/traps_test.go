@@ -153,7 +153,7 @@ func TestHostile(t *testing.T) {
 		{"endless advertisement", func(h *hostile) {
 			h.advert = then(many, endless(lines(head+" refs/heads/x\n")))
 		}, small, false, reason.Limit, "advertisement has more than 10000 bytes"},
-		{"silence", func(h *hostile) { h.advert = silence }, nil, false, reason.IO, "timeout awaiting response headers"},
+		{"silence", func(h *hostile) { h.advert = silence }, nil, false, reason.IO, "the host says nothing for 300ms"},
 		{"silence after headers", func(h *hostile) { h.advert = then([]byte("0"), silence) }, nil, false, reason.IO, "the host says nothing for 300ms"},
 		{"a byte now and then", func(h *hostile) { h.advert = then(many, func(w io.Writer) { trickle(w, []byte("1")) }) }, short, false, reason.IO, "the host is too slow: not done after 1s"},
 

@@ -51,7 +51,6 @@ func newHTTP(c Config, u *url.URL, p Patience) (*web, error) {
 			DialContext:            (&net.Dialer{Timeout: p.Dial}).DialContext,
 			TLSClientConfig:        conf,
 			TLSHandshakeTimeout:    p.Dial,
-			ResponseHeaderTimeout:  p.Stall,
 			MaxResponseHeaderBytes: 64 << 10,
 			MaxConnsPerHost:        1,
 			IdleConnTimeout:        10 * time.Minute,
