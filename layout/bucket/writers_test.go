@@ -3,6 +3,8 @@ package bucket_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"strings"
@@ -223,50 +225,108 @@ func TestS3Overtaken(t *testing.T) {
 	}
 }
 
-// TestS3Overwritten: what is read back is not what was written.
+// TestS3Overwritten: what is read back is not what was written, or not by this writer.
 func TestS3Overwritten(t *testing.T) {
 	s := minio.Start(t, minio.Options{})
-	c := of(t, s, s.Root)
-	p := proxy(t, s)
-	c.Endpoint = p.Endpoint
-	b := openBucket(t, c)
+	p := newPair(t, s)
 	// Another writer, on a server that ignores conditions, writes over it in between.
-	overwrite := func(method string) {
+	overwrite := func(number, theirs string) {
 		p.Script(func(n int, r *http.Request) hostile.Fault {
-			if n != 2 || r.Method != method {
+			if n != 2 {
 				return nil
 			}
 			return func(x *hostile.Exchange) {
-				req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, p.Endpoint+r.URL.EscapedPath(), strings.NewReader("theirs"))
-				if err != nil {
-					t.Error(err)
-					return
+				header := http.Header{"Authorization": {"signed anew by the proxy"}, "X-Amz-Content-Sha256": {"UNSIGNED-PAYLOAD"}}
+				if number != "" {
+					header.Set("X-Amz-Meta-Sando-Write", number)
 				}
-				req.Header.Set("Authorization", "signed anew by the proxy")
-				req.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
-				resp, err := http.DefaultClient.Do(req)
-				if err != nil || resp.StatusCode != http.StatusOK {
-					t.Errorf("the other writer: %v, %v", resp, err)
-					return
+				read := x.Request
+				x.Request = &http.Request{Method: http.MethodPut, URL: read.URL, Header: header,
+					Body: io.NopCloser(strings.NewReader(theirs)), ContentLength: int64(len(theirs))}
+				if resp := x.Pass(); resp.StatusCode != http.StatusOK {
+					t.Errorf("the other writer: %s", resp.Status)
 				}
-				resp.Body.Close()
+				x.Request = read
 				x.Relay(x.Pass())
 			}
 		})
 	}
-	overwrite(http.MethodGet)
-	if err := b.Create(t.Context(), "k", strings.NewReader("ours"), 4); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("Create = %v, want fs.ErrExist", err)
+	long := strings.Repeat("x", bucket.MaxReplace+1)
+	for i, c := range []struct{ ours, number, theirs string }{
+		{"ours", "", "theirs"},
+		{"ours", "1", "theirs"},
+		{"ours", "1", "ours"},
+		{long, "", "theirs"},
+		{long, "", strings.ToUpper(long)},
+		{long, "1", "theirs"},
+		{long, "1", strings.ToUpper(long)},
+		{long, "1", long},
+	} {
+		overwrite(c.number, c.theirs)
+		err := p.b.Create(t.Context(), fmt.Sprint("c", i), strings.NewReader(c.ours), int64(len(c.ours)))
+		if !errors.Is(err, fs.ErrExist) {
+			t.Errorf("case %d: Create = %v, want fs.ErrExist", i, err)
+		}
+		if len(c.ours) > bucket.MaxReplace {
+			continue
+		}
+		overwrite(c.number, c.theirs)
+		if _, err := p.b.Replace(t.Context(), fmt.Sprint("r", i), []byte(c.ours), ""); !errors.Is(err, bucket.ErrChanged) {
+			t.Errorf("case %d: Replace = %v, want bucket.ErrChanged", i, err)
+		}
 	}
-	overwrite(http.MethodHead)
-	long := bytes.Repeat([]byte("x"), bucket.MaxReplace+1)
-	if err := b.Create(t.Context(), "long", bytes.NewReader(long), int64(len(long))); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("Create of a long one = %v, want fs.ErrExist", err)
+}
+
+// TestS3Late: a write whose connection broke arrives after the writer has looked again.
+func TestS3Late(t *testing.T) {
+	s := minio.Start(t, minio.Options{})
+	p := newPair(t, s)
+	late := func() {
+		var kept *http.Request
+		p.Script(func(_ int, r *http.Request) hostile.Fault {
+			switch {
+			case r.Method == http.MethodPut && kept == nil:
+				return func(x *hostile.Exchange) {
+					body, err := io.ReadAll(x.Body)
+					if err != nil {
+						t.Error(err)
+					}
+					kept = x.Request.Clone(t.Context())
+					kept.Body = io.NopCloser(bytes.NewReader(body))
+					hostile.Refuse()(x)
+				}
+			case r.Method == http.MethodPut:
+				return func(x *hostile.Exchange) {
+					second := x.Request
+					x.Request = kept
+					if resp := x.Pass(); resp.StatusCode != http.StatusOK {
+						t.Errorf("the late write: %s", resp.Status)
+					}
+					x.Request = second
+					resp := x.Pass()
+					if resp.StatusCode != http.StatusPreconditionFailed {
+						t.Errorf("the second write: %s", resp.Status)
+					}
+					x.Relay(resp)
+				}
+			}
+			return nil
+		})
 	}
-	overwrite(http.MethodGet)
-	if _, err := b.Replace(t.Context(), "m", []byte("ours"), ""); !errors.Is(err, bucket.ErrChanged) {
-		t.Errorf("Replace = %v, want bucket.ErrChanged", err)
+	late()
+	if err := p.b.Create(t.Context(), "k", strings.NewReader("data"), 4); err != nil {
+		t.Errorf("Create = %v", err)
 	}
+	want(t, p.direct, "k", "data")
+	version, err := p.direct.Replace(t.Context(), "m", []byte("one"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	late()
+	if _, err := p.b.Replace(t.Context(), "m", []byte("two"), version); err != nil {
+		t.Errorf("Replace = %v", err)
+	}
+	want(t, p.direct, "m", "two")
 }
 
 // TestS3Hidden: credentials that may not list get 403 for what is missing.

@@ -74,7 +74,8 @@ type Proxy struct {
 // Fault deals with one request instead of the proxy. It may pass it on.
 type Fault func(x *Exchange)
 
-// Exchange is one request and its answer.
+// Exchange is one request and its answer. A fault may put another request in its place
+// before it passes it on.
 type Exchange struct {
 	*http.Request
 	w http.ResponseWriter
