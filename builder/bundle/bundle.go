@@ -40,7 +40,7 @@ const SpoolPrefix = ".verify-"
 
 // Progress shows how far long work has come.
 type Progress interface {
-	Add(bytes int64)
+	Add(bytes int64) // negative when work begins anew
 	Done()
 }
 

@@ -310,7 +310,7 @@ func (s *Store) upload(ctx context.Context, version string, p Product) (err erro
 	}()
 	bar := s.Progress("upload "+p.Platform, p.Size)
 	defer bar.Done()
-	err = s.Bucket.Create(ctx, key, &countedReader{f, bar}, p.Size)
+	err = s.Bucket.Create(ctx, key, &countedReader{ReadSeeker: f, bar: bar}, p.Size)
 	if err == nil {
 		return nil
 	}
@@ -323,16 +323,28 @@ func (s *Store) upload(ctx context.Context, version string, p Product) (err erro
 	return nil
 }
 
-// countedReader tells a progress bar what is read.
+// countedReader tells a progress bar how much of it was read. It is read again when a
+// bucket hashes it before it sends it, or tries again.
 type countedReader struct {
 	io.ReadSeeker
 	bar Progress
+	n   int64
 }
 
 func (c *countedReader) Read(p []byte) (int, error) {
 	n, err := c.ReadSeeker.Read(p)
+	c.n += int64(n)
 	c.bar.Add(int64(n))
 	return n, err
+}
+
+func (c *countedReader) Seek(offset int64, whence int) (int64, error) {
+	at, err := c.ReadSeeker.Seek(offset, whence)
+	if err == nil {
+		c.bar.Add(at - c.n)
+		c.n = at
+	}
+	return at, err
 }
 
 // compare reads the object key, copies it to w, and holds it against what a manifest

@@ -80,7 +80,7 @@ func NewProgress(w io.Writer, what string, total int64) *Progress {
 	return &Progress{w: w, what: what, total: total, start: time.Now()}
 }
 
-// Add says that n more bytes are done.
+// Add says that n more bytes are done, or fewer when work begins anew.
 func (p *Progress) Add(n int64) {
 	p.n += n
 	if p.w == nil || time.Since(p.drawn) < 100*time.Millisecond {

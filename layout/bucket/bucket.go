@@ -73,12 +73,13 @@
 // PUT without one, provided that HEAD was answered 404, and not 403. Such servers, and
 // those that ignore the condition, do not change an object under anyone either as long as
 // one writer at a time works on a key: HEAD finds what is there. What no client can do on
-// them is to decide between writers that are at the same key at the same moment, so
-// between the HEAD of one and its PUT another one's object may be lost, after both were
-// told that they won. With a digest in the name both wrote the same bytes. Of the keys
-// without one, manifest.json may change in this way, and a channel object may lose a
-// newer state to an older one until the next mirror; nodes follow neither, since a
-// signature and a digest decide. Let one builder at a time publish to such a server.
+// them is to decide between writers that are at the same key at the same moment: between
+// the HEAD of one and its PUT another one's object may be lost, after both were told that
+// they won. With a digest in the name both wrote the same bytes, so no manifest that
+// a channel names can change. Of the keys without one, manifest.json may become that of
+// the later writer, which is signed as the other is, and a channel object may lose a
+// newer state to an older one until the next mirror, which nodes see and do not follow.
+// Let one builder at a time publish to such a server.
 //
 // Readers need s3:GetObject on prefix/*, and nothing else. Builders need s3:GetObject and
 // s3:PutObject on prefix/*; and s3:ListBucket too on a server without conditions,
