@@ -24,8 +24,20 @@ func TestCosignVerifies(t *testing.T) {
 	s.release("1.0")
 	s.promote("1.0")
 	s.release("2.0")
-	s.run(0, "builder", "mirror")
 	s.run(0, "builder", "promote", "a", "--version", "2.0", "--propose")
+
+	// A second key for both roles signs what the first has signed.
+	second := s.path("site", "keys", "second")
+	s.run(0, "builder", "keygen", second)
+	repo, trust := s.path("repo"), s.path("repo", "trust", "2.json")
+	s.out("git", "clone", "-q", s.path("site", "channels.git"), repo)
+	must(t, os.WriteFile(trust, s.nextTrust(map[string][]string{"release": {"release", "second"}, "channel": {"channel", "second"}}), 0o644))
+	s.run(0, "builder", "sign", "--trust", trust, "--key", s.path("site", "keys", "root-1.key"), "--push")
+	s.run(0, "builder", "sign", "1.0", "--key", second+".key")
+	s.run(0, "builder", "sign", "--channel", "a", "--key", second+".key")
+	s.run(0, "builder", "sign", "--channel", "a", "--branch", "bump/a/2.0", "--key", second+".key")
+	s.run(0, "builder", "mirror")
+
 	seen := map[string]int{}
 	s.cosignVerifies(c, s.path("site", "bucket"), seen)
 	for _, branch := range strings.Fields(s.out("git", "-C", s.path("site", "channels.git"), "for-each-ref", "--format=%(refname:short)")) {
@@ -33,9 +45,11 @@ func TestCosignVerifies(t *testing.T) {
 		s.out("git", "clone", "-q", "--branch", branch, s.path("site", "channels.git"), clone)
 		s.cosignVerifies(c, clone, seen)
 	}
-	// Trust is signed by both root keys. Channels and trust are on both branches, and in
-	// the mirror.
-	want := map[string]int{"manifest-release": 2, "host-channel": 3, "a-channel": 3, "1-root-1": 3, "1-root-2": 3}
+	// By document and key: in the bucket, and in the mirror and on both branches.
+	want := map[string]int{
+		"manifest-release": 2, "manifest-second": 1, "2-root-1": 2, "1-root-1": 3, "1-root-2": 3,
+		"host-channel": 3, "a-channel": 3, "a-second": 3,
+	}
 	for what, n := range want {
 		if seen[what] != n {
 			t.Errorf("%s: %d signatures, want %d", what, seen[what], n)
@@ -50,7 +64,7 @@ func TestCosignVerifies(t *testing.T) {
 func (s *site) cosignVerifies(c *cosign.Cosign, dir string, seen map[string]int) {
 	s.t.Helper()
 	keys := map[string]string{}
-	for _, name := range []string{"root-1", "root-2", "release", "channel"} {
+	for _, name := range []string{"root-1", "root-2", "release", "channel", "second"} {
 		keys[s.kid(name)[:16]] = name
 	}
 	file := regexp.MustCompile(`^(.+)\.([0-9a-f]{16})\.sigstore\.json$`)
@@ -124,7 +138,7 @@ func TestCosignSigns(t *testing.T) {
 	// Trust with a channel key by cosign, signed by cosign with our root key.
 	c.GenerateKeyPair(key("theirs"), "secret")
 	trust := filepath.Join(clone, "trust", "2.json")
-	must(t, os.WriteFile(trust, s.nextTrust(s.public("theirs")), 0o644))
+	must(t, os.WriteFile(trust, s.nextTrust(map[string][]string{"channel": {"theirs"}}), 0o644))
 	sign("root-1", trust, signing.SignatureFile(trust, s.kid("root-1")))
 	push()
 
@@ -161,19 +175,27 @@ func TestCosignSigns(t *testing.T) {
 	s.run(0, "builder", "verify", "2.0")
 }
 
-// nextTrust returns version 2 of the site's trust, in which k is the only channel key.
-func (s *site) nextTrust(k *signing.PublicKey) []byte {
+// nextTrust returns version 2 of the site's trust, in which some roles have other keys.
+func (s *site) nextTrust(roles map[string][]string) []byte {
 	s.t.Helper()
 	data, err := os.ReadFile(s.path("site", "keys", "trust.json"))
 	must(s.t, err)
 	trust, err := signing.ParseTrust(data)
 	must(s.t, err)
 	trust.Version++
-	for _, kid := range trust.Roles["channel"].Keys {
-		delete(trust.Keys, kid)
+	for role, names := range roles {
+		for _, kid := range trust.Roles[role].Keys {
+			delete(trust.Keys, kid)
+		}
+		r := signing.Role{Threshold: 1}
+		for _, name := range names {
+			k := s.public(name)
+			trust.Keys[k.Kid()] = k.PEM()
+			r.Keys = append(r.Keys, k.Kid())
+		}
+		slices.Sort(r.Keys)
+		trust.Roles[role] = r
 	}
-	trust.Keys[k.Kid()] = k.PEM()
-	trust.Roles["channel"] = signing.Role{Keys: []string{k.Kid()}, Threshold: 1}
 	data, err = trust.Encode()
 	must(s.t, err)
 	return data
