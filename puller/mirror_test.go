@@ -2,13 +2,13 @@ package puller
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"makenot.work/sando/channels"
 	"makenot.work/sando/channels/mirror"
@@ -18,49 +18,39 @@ import (
 	"makenot.work/sando/signing"
 )
 
-// requests counts what is asked of a bucket, and denies what is missing, like a server
-// that lets nobody list.
+// requests counts what is asked of a bucket.
 type requests struct {
 	bucket.Bucket
-	n    atomic.Int64
-	deny bool
-}
-
-func (r *requests) answer(err error) error {
-	r.n.Add(1)
-	if r.deny && err != nil && strings.Contains(err.Error(), fs.ErrNotExist.Error()) {
-		return fmt.Errorf("denied: %w", fs.ErrPermission)
-	}
-	return err
+	n atomic.Int64
 }
 
 func (r *requests) Get(ctx context.Context, key string) (io.ReadCloser, bucket.Info, error) {
-	body, info, err := r.Bucket.Get(ctx, key)
-	return body, info, r.answer(err)
+	r.n.Add(1)
+	return r.Bucket.Get(ctx, key)
 }
 
 func (r *requests) Range(ctx context.Context, key string, offset int64, version string) (io.ReadCloser, bucket.Info, error) {
-	body, info, err := r.Bucket.Range(ctx, key, offset, version)
-	return body, info, r.answer(err)
+	r.n.Add(1)
+	return r.Bucket.Range(ctx, key, offset, version)
 }
 
 func (r *requests) Stat(ctx context.Context, key string) (bucket.Info, error) {
-	info, err := r.Bucket.Stat(ctx, key)
-	return info, r.answer(err)
+	r.n.Add(1)
+	return r.Bucket.Stat(ctx, key)
 }
 
 func (r *requests) Poll(ctx context.Context, key, version string, max int64) ([]byte, string, error) {
-	data, now, err := r.Bucket.Poll(ctx, key, version, max)
-	return data, now, r.answer(err)
+	r.n.Add(1)
+	return r.Bucket.Poll(ctx, key, version, max)
 }
 
 // mirrored is a world whose node follows the bucket and runs 1.0; 2.0 is published.
-func mirrored(t *testing.T, deny bool) (*world, *requests) {
+func mirrored(t *testing.T) (*world, *requests) {
 	w := newWorld(t)
 	w.publish("1.0", "")
 	w.publish("2.0", "")
 	w.puller.cfg.Channels.Source, w.puller.cfg.Channels.Repo = sourceBucket, ""
-	r := &requests{Bucket: w.bucket, deny: deny}
+	r := &requests{Bucket: w.bucket}
 	w.puller.bucket = r
 	w.step(reason.Stale)
 	w.show("1.0", nil)
@@ -89,36 +79,32 @@ func (w *world) putState(doc []byte, sigs signing.Signatures) {
 func (w *world) channelObject() string { return w.object(layout.ChannelKey("mnw", "b")) }
 
 func TestMirrorIdle(t *testing.T) {
-	for _, deny := range []bool{false, true} {
-		t.Run(fmt.Sprintf("deny=%t", deny), func(t *testing.T) {
-			w, r := mirrored(t, deny)
-			for range 3 {
-				before := r.n.Load()
-				w.step(reason.Current)
-				if n := r.n.Load() - before; n != 1 {
-					t.Errorf("an idle cycle asks %d times, want once", n)
-				}
-			}
-			// A puller that was started anew knows what the last one saw.
-			cfg := *w.puller.cfg
-			p, err := New(t.Context(), &cfg, w.puller.log, nil)
-			must(t, err)
-			p.bucket, p.service = r, w.app
-			w.puller = p
-			before := r.n.Load()
-			w.step(reason.Current)
-			if n := r.n.Load() - before; n != 1 {
-				t.Errorf("the first cycle of a new process asks %d times, want once", n)
-			}
-			w.show("2.0", nil)
-			w.step(reason.Updated)
-			w.runs("2.0")
-			if _, err := os.Stat(w.puller.dir.Path("git")); err == nil {
-				if names, _ := os.ReadDir(w.puller.dir.Path("git")); len(names) > 0 {
-					t.Errorf("a copy of the channel repo was made: %v", names)
-				}
-			}
-		})
+	w, r := mirrored(t)
+	for range 3 {
+		before := r.n.Load()
+		w.step(reason.Current)
+		if n := r.n.Load() - before; n != 1 {
+			t.Errorf("an idle cycle asks %d times, want once", n)
+		}
+	}
+	// A puller that was started anew knows what the last one saw.
+	cfg := *w.puller.cfg
+	p, err := New(t.Context(), &cfg, w.puller.log, nil)
+	must(t, err)
+	p.bucket, p.service = r, w.app
+	w.puller = p
+	before := r.n.Load()
+	w.step(reason.Current)
+	if n := r.n.Load() - before; n != 1 {
+		t.Errorf("the first cycle of a new process asks %d times, want once", n)
+	}
+	w.show("2.0", nil)
+	w.step(reason.Updated)
+	w.runs("2.0")
+	if _, err := os.Stat(w.puller.dir.Path("git")); err == nil {
+		if names, _ := os.ReadDir(w.puller.dir.Path("git")); len(names) > 0 {
+			t.Errorf("a copy of the channel repo was made: %v", names)
+		}
 	}
 }
 
@@ -190,7 +176,7 @@ func TestMirrorLooksAgain(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w, r := mirrored(t, false)
+			w, r := mirrored(t)
 			mend := test.spoil(t, w)
 			counter := w.counter()
 			for range 2 {
@@ -247,7 +233,7 @@ func TestMirrorForgets(t *testing.T) {
 		}, reason.Current},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w, r := mirrored(t, false)
+			w, r := mirrored(t)
 			test.change(t, w)
 			before := r.n.Load()
 			w.step(test.want)
@@ -268,7 +254,7 @@ func TestMirrorForgets(t *testing.T) {
 
 // TestSourcesShareCounters: a node that changes over goes on where it was.
 func TestSourcesShareCounters(t *testing.T) {
-	w, r := mirrored(t, false)
+	w, r := mirrored(t)
 	old, err := os.ReadFile(w.channelObject())
 	must(t, err)
 	w.puller.cfg.Channels.Source, w.puller.cfg.Channels.Repo = sourceGit, w.repo().URL
@@ -291,7 +277,7 @@ func TestSourcesShareCounters(t *testing.T) {
 
 // TestMirrorEndlessTrust: an endless valid chain costs a bounded number of requests.
 func TestMirrorEndlessTrust(t *testing.T) {
-	w, r := mirrored(t, false)
+	w, r := mirrored(t)
 	for n := int64(2); n <= 70; n++ {
 		held := w.trust
 		w.trust = w.newTrust(n)
@@ -306,4 +292,42 @@ func TestMirrorEndlessTrust(t *testing.T) {
 	}
 	w.step(reason.Updated)
 	w.runs("2.0")
+}
+
+// slow is a bucket that takes a minute for each object, but for the polled one.
+type slow struct{ bucket.Bucket }
+
+func (s slow) Get(ctx context.Context, key string) (io.ReadCloser, bucket.Info, error) {
+	select {
+	case <-time.After(time.Minute - time.Second):
+		return s.Bucket.Get(ctx, key)
+	case <-ctx.Done():
+		return nil, bucket.Info{}, context.Cause(ctx)
+	}
+}
+
+// TestPollEnds: an endless chain of slow answers ends with the poll's deadline.
+func TestPollEnds(t *testing.T) {
+	w, _ := mirrored(t)
+	for n := int64(2); n <= 10; n++ {
+		held := w.trust
+		w.trust = w.newTrust(n)
+		doc, sigs := w.sign(w.trust, w.root)
+		must(t, w.mirror().PutTrust(t.Context(), n, signing.Signed{Doc: doc, Sigs: sigs}, held))
+	}
+	w.show("1.0", nil)
+	w.puller.bucket = slow{w.bucket}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		_, err := w.puller.Step(t.Context(), Options{})
+		if reason.Of(err) != reason.IO || !strings.Contains(err.Error(), "poll: not done within 5m0s") {
+			t.Errorf("error is %v, want the reason io and the limit", err)
+		}
+		if took := time.Since(began); took > pollLimit+time.Minute {
+			t.Errorf("it took %s", took)
+		}
+	})
+	w.runs("1.0")
+	w.puller.bucket = w.bucket
+	w.step(reason.Current)
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"makenot.work/sando/channels"
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/signing"
 )
@@ -24,6 +26,20 @@ func (c *cycle) poll(ctx context.Context) error {
 	if err := c.loadTrust(); err != nil {
 		return err
 	}
+	// Each request has its own limit; an endless chain of slow ones ends here.
+	limited, cancel := context.WithTimeout(ctx, pollLimit)
+	defer cancel()
+	err := c.pollOnce(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return reason.Errorf(reason.IO, "poll: not done within %s: %w", pollLimit, err)
+	}
+	return err
+}
+
+// pollLimit is how long a poll may take. What of trust it has walked by then is kept.
+const pollLimit = 5 * time.Minute
+
+func (c *cycle) pollOnce(ctx context.Context) error {
 	n, done, err := c.ask(ctx)
 	defer done()
 	if err != nil || n == nil {

@@ -144,10 +144,8 @@ func (c *cycle) askMirror(ctx context.Context) (news, error) {
 	case errors.Is(err, bucket.ErrSame):
 		return nil, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, reason.Errorf(reason.Stale, "the bucket has no %s: nothing was mirrored for tier %q yet, or somebody removed it; what runs stays; `builder mirror %s` copies it from the channel repo",
-			layout.ChannelKey(c.cfg.App, c.cfg.Tier), c.cfg.Tier, c.cfg.Tier)
-	case errors.Is(err, fs.ErrPermission) && c.channel == nil:
-		return nil, reason.Errorf(reason.Stale, "%w: nothing was mirrored for tier %q yet (then `builder mirror %s` does), or this node may not read the bucket", err, c.cfg.Tier, c.cfg.Tier)
+		return nil, reason.Errorf(reason.Stale, "%w: nothing was mirrored for tier %q yet, or somebody removed it; what runs stays; `builder mirror %s` copies it from the channel repo",
+			err, c.cfg.Tier, c.cfg.Tier)
 	case err != nil:
 		return nil, err
 	}

@@ -28,8 +28,8 @@
 // One object is asked for, with the version seen before: bucket.ErrSame is all there is
 // to an idle poll. Trust and signatures are read only when it changed, so a new version
 // of trust is seen when a channel is signed under it. Nothing is listed. A signature or a
-// version of trust that is missing, or that the bucket denies, as one without permission
-// to list does for what is missing, is not there yet.
+// version of trust that is missing, or that a server denies as it does for what is missing,
+// is not there yet.
 //
 // # What it does not protect from
 //
@@ -126,10 +126,8 @@ func (m Mirror) signed(ctx context.Context, doc []byte, kids []string, key func(
 	return s, nil
 }
 
-// absent reports whether err says that there is no such object, or may say so.
-func absent(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
-}
+// absent reports whether err says that there is no such object.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // Refused gives an error of channels.Accept about a copy, read with the signatures s of
 // the keys kids, the words and the reason that fit a mirror.

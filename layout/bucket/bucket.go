@@ -112,8 +112,8 @@ type Info struct {
 // A malformed key is refused with an error that matches ErrKey.
 type Bucket interface {
 	// Get opens the object for reading from its start. The error matches fs.ErrNotExist
-	// when there is none, and fs.ErrPermission when the bucket denies it, as one may that
-	// lets nobody list what is missing. The caller closes the reader, also before its end.
+	// when there is none, and when the server denies it, as one does for what is missing
+	// that lets nobody list. The caller closes the reader, also before its end.
 	Get(ctx context.Context, key string) (io.ReadCloser, Info, error)
 
 	// Range opens the object as Get does, for reading from offset to its end. When
