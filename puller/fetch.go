@@ -16,7 +16,7 @@ import (
 
 // fetch downloads a tarball to its file in fetch/, going on with what an earlier cycle
 // left there. The file is returned at its beginning; its hash is the one in the manifest,
-// and nothing in it was looked at. An order for another release ends it with errOrder.
+// and nothing in it was looked at. A new order ends it with errOrder.
 func (c *cycle) fetch(ctx context.Context, t target, b layout.Bundle) (*os.File, error) {
 	f, err := c.dir.Fetched(b.Name)
 	if err != nil {
@@ -43,7 +43,7 @@ func (c *cycle) download(ctx context.Context, f *os.File, t target, b layout.Bun
 	}
 	add, done := c.meter("fetch", b.Size)
 	defer done()
-	watched, stop := c.untilOrdered(ctx, t.Version)
+	watched, stop := c.untilOrdered(ctx, t)
 	key := layout.ReleaseKey(c.cfg.App, t.Version, b.Name)
 	err = download.File(watched, c.bucket, key, f, download.Want{Size: b.Size, SHA256: b.SHA256}, download.Options{Progress: add})
 	ordered := stop()
@@ -56,16 +56,16 @@ func (c *cycle) download(ctx context.Context, f *os.File, t target, b layout.Bun
 	return err
 }
 
-// untilOrdered returns a context that ends when a pin for another release than v comes: the
-// emergency exit does not wait for a download. stop ends the watching, and says
-// whether one came.
-func (c *cycle) untilOrdered(ctx context.Context, v string) (_ context.Context, stop func() bool) {
+// untilOrdered returns a context that ends when a pin for another release than t comes, or
+// the one that t is by is taken back: the emergency exit does not wait for a download.
+// stop ends the watching, and says whether one of them happened.
+func (c *cycle) untilOrdered(ctx context.Context, t target) (_ context.Context, stop func() bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	ordered := make(chan bool, 1)
 	go func() {
 		defer cancel()
 		for sleep(ctx, time.Second) == nil {
-			if c.ordered(v) {
+			if c.ordered(t.Version) || t.Pin && c.unpinned() {
 				ordered <- true
 				return
 			}
@@ -76,6 +76,11 @@ func (c *cycle) untilOrdered(ctx context.Context, v string) (_ context.Context, 
 		cancel()
 		return <-ordered
 	}
+}
+
+func (c *cycle) unpinned() bool {
+	p, err := c.dir.Pin()
+	return err == nil && p == nil
 }
 
 // room makes sure that what is missing of the tarball, and what it unpacks to, fit on

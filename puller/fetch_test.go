@@ -218,28 +218,49 @@ func TestFetchedDropped(t *testing.T) {
 	})
 }
 
-// TestPinEndsAFetch: the emergency exit does not wait for a download that hangs.
-func TestPinEndsAFetch(t *testing.T) {
-	w, b, _ := begun(t)
-	restarts := w.app.count()
-	hangs, free := make(chan struct{}), make(chan struct{})
-	b.after, b.broke = 10, func() error {
-		close(hangs)
-		<-free // until the puller ends it
-		return errors.New("ended")
-	}
-	real := b.Bucket
-	b.Bucket = &freeing{real, free}
-	go func() {
-		<-hangs
-		if err := w.puller.dir.SavePin(node.Pin{Release: "1.0", At: time.Now().UnixMilli()}); err != nil {
-			t.Error(err)
-		}
-	}()
-	w.step(reason.Pinned)
-	w.runs("1.0")
-	if w.app.count() != restarts {
-		t.Error("something was restarted")
+// TestOrderEndsAFetch: the emergency exit does not wait for a download that hangs.
+func TestOrderEndsAFetch(t *testing.T) {
+	for name, c := range map[string]struct {
+		pinned bool
+		order  func(d *node.Dir) error
+		want   reason.Code
+	}{
+		"a pin": {false, func(d *node.Dir) error {
+			return d.SavePin(node.Pin{Release: "1.0", At: time.Now().UnixMilli()})
+		}, reason.Pinned},
+		"another pin": {true, func(d *node.Dir) error {
+			return d.SavePin(node.Pin{Release: "1.0", At: time.Now().UnixMilli() + 1})
+		}, reason.Pinned},
+		"no pin any more": {true, (*node.Dir).RemovePin, reason.Current},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, b, _ := begun(t)
+			if c.pinned {
+				w.advance("1.0", nil)
+				b.after, b.broke = 10, func() error { return fs.ErrNotExist }
+				w.pin("2.0", reason.IO)
+				w.step(reason.IO) // the channel is known
+			}
+			restarts := w.app.count()
+			hangs, free := make(chan struct{}), make(chan struct{})
+			b.after, b.broke = 10, func() error {
+				close(hangs)
+				<-free // until the puller ends it
+				return errors.New("ended")
+			}
+			b.Bucket = &freeing{b.Bucket, free}
+			go func() {
+				<-hangs
+				if err := c.order(w.puller.dir); err != nil {
+					t.Error(err)
+				}
+			}()
+			w.step(c.want)
+			w.runs("1.0")
+			if w.app.count() != restarts {
+				t.Error("something was restarted")
+			}
+		})
 	}
 }
 

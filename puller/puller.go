@@ -21,8 +21,8 @@
 // ends for a reason that passes, and the next cycle goes on with it. There is never more than
 // one, it is never believed (size and hash are compared at the end, whatever it was
 // begun with), and once its release is installed, or is not wanted any more, it goes. A
-// download that takes longer than package download allows ends the cycle with "io"; one
-// that a pin for another release comes upon ends at once.
+// download that takes longer than package download allows ends the cycle with "io"; a
+// new order ends one at once.
 //
 // The puller runs as the owner of its directories, root on a server. It never runs
 // what it fetched in order to check it, never follows a link that a bundle brought,
