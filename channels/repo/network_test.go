@@ -60,15 +60,20 @@ func openWith(t testing.TB, c Config) *Repo {
 	return r
 }
 
+// noise returns n words that do not become smaller.
+func noise(n int) string {
+	var b strings.Builder
+	for range n {
+		b.WriteString(rand.Text())
+	}
+	return b.String()
+}
+
 // TestPollRequests counts what polls cost over https.
 func TestPollRequests(t *testing.T) {
 	dir := newRepo(t)
 	work := clone(t, dir)
-	var big strings.Builder // of what does not become smaller
-	for range 2000 {
-		big.WriteString(rand.Text())
-	}
-	write(t, work+"/big", big.String())
+	write(t, work+"/big", noise(2000))
 	commitAll(t, work, "big")
 	w := gitserver.HTTPS(t, dir)
 	r := openWith(t, overHTTPS(w))
@@ -341,4 +346,34 @@ func push(dir string, request []byte) error {
 	cmd := exec.Command("git", "receive-pack", "--stateless-rpc", dir)
 	cmd.Stdin = bytes.NewReader(request)
 	return cmd.Run()
+}
+
+// TestHistoryFilter asks a host for the history that can leave out all else, and one that
+// cannot.
+func TestHistoryFilter(t *testing.T) {
+	dir := newRepo(t)
+	work := clone(t, dir)
+	last := git(t, work, "rev-parse", "HEAD")
+	for range 5 {
+		write(t, work+"/channels/a.json", noise(100))
+		git(t, work, "add", "-A")
+		git(t, work, "commit", "-q", "-m", "next")
+	}
+	commitAll(t, work, "head")
+	w := gitserver.HTTPS(t, dir)
+	r := openWith(t, overHTTPS(w))
+	fetch(t, r, "")
+	var brought [2]int64
+	for i, allow := range []string{"false", "true"} {
+		git(t, dir, "config", "uploadpack.allowFilter", allow)
+		r.past = past{}
+		w.Bytes()
+		if s := fetch(t, r, last); s.Rewritten {
+			t.Errorf("allowFilter=%s: a history that goes on is taken for another", allow)
+		}
+		_, brought[i] = w.Bytes()
+	}
+	if brought[1]*2 > brought[0] {
+		t.Errorf("the history took %d bytes with a filter, %d without", brought[1], brought[0])
+	}
 }
