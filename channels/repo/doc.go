@@ -45,9 +45,11 @@
 //
 // # Transports
 //
-// file:///dir, read in process and written by the git program; see channels/repo/remote, where
-// the transports live. A push that lost against another writer is made again on the newer
-// head. The objects and trees of git are channels/repo/objects.
+// file:///dir, read in process and written by the git program; https:// and ssh://, read and
+// written in process: see channels/repo/remote. A push that lost against another writer is
+// made again on the newer head, and so is a fetch of a branch that moved meanwhile. The objects
+// and trees of git are channels/repo/objects, packs are channels/repo/pack. A Repo keeps a
+// connection, which Close ends.
 //
 // # Example
 //

@@ -18,8 +18,37 @@
 // `safe.directory` does not help either: the repository must belong to the user that pushes.
 // A stale lock file of a git program that was killed is left to a person, as git wants it.
 //
-// https and ssh are not in this version. Every other scheme is refused, as are git's other
-// ways to name a repository: "host:path", a plain path, ext::.
+// # https://[user@]host/path, ssh://user@host/path
+//
+// A repository on another machine, read and written in process, by git's protocol in its
+// version 0; package transport knows how to get there and who is there.
+//
+//	what                            a conversation
+//	Branch, Branches                the advertisement: what every reference names
+//	Fetch, the mirror is empty      want COMMIT, deepen 1, done
+//	Fetch                           want COMMIT, have HEAD, done
+//	Contains                        want COMMIT, have OLD, [filter tree:0], done
+//	Push                            OLD NEW refs/heads/BRANCH, and a pack of what is new
+//
+// Over https the advertisement is a GET and the rest a POST; over ssh both are one run of
+// git-upload-pack or git-receive-pack. So a poll with nothing new is one request.
+//
+// HEAD is the newest commit of the mirror, which has it without its past. Saying "have" means
+// to have the past as well, so a host may leave out a file that an old commit had. Then, and
+// when the host does not know HEAD or would send too much, Fetch falls back to its first
+// form. Whether the history goes on from HEAD is seen from the commits that came.
+//
+// Contains follows commits by their hashes, from COMMIT to OLD. A host that does not know OLD
+// has no history with it; one that sends more than 32 MiB is not listened to further. Both
+// count as no.
+//
+// One conversation takes at most a minute for a look at the branches, 5 minutes for all else;
+// 30 s without a byte end it. It brings at most 16 MiB of references, of which few are kept,
+// and 32 MiB of a pack (see package pack). What a push replaces is sent along, so that of two
+// writers the later one is refused; unless forced, it must be a parent of the new commit.
+//
+// Every other scheme is refused, as are git's other ways to name a repository: "host:path", a
+// plain path, ext::. http is for loopback addresses.
 package remote
 
 import (
