@@ -49,7 +49,7 @@ test: ## run every test that needs no root
 check: tools lint unit crash short-fuzz demo ## run what CI runs; as root, what needs root too
 
 .PHONY: lint
-lint: format mod vet staticcheck vuln rules ## run the static checks alone
+lint: format mod vet staticcheck vuln rules units ## run the static checks alone
 
 .PHONY: fmt
 fmt: ## format the Go code
@@ -108,6 +108,11 @@ rules: ## check the rules of internal/rules
 
 # Under the race detector what is affordable there, without it the rest. It multiplies
 # memory, so tests that measure that are part of the rest.
+.PHONY: units
+units: ## verify the shipped units, and print how systemd rates their sandbox
+	@command -v systemd-analyze >/dev/null || $(call skip,systemd-analyze: the shipped units)
+	go test -count=1 -v -run '^TestUnits$$' ./systemd | grep -v '^==='
+
 .PHONY: unit
 unit: ## run all tests but those of both programs, for which see crash
 	@$(if $(RACE),:,$(call skip,a C compiler: the race detector))

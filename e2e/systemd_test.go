@@ -355,3 +355,128 @@ func onceTimer(t *testing.T, s *server) {
 	s.release(t, "8.0.0", "")
 	s.answers(t, "8.0.0")
 }
+
+// The daemon under its unit: it follows the channel, obeys, reloads, and is ended and
+// started again by its watchdog when it hangs.
+func TestAsRootDaemon(t *testing.T) {
+	s := newServer(t, host.Boot(t))
+	s.configure(t, "[schedule]\npoll = \"@every 1s\"\n")
+	s.Write(t, "/etc/systemd/system/puller@mnw.service.d/soon.conf", "[Service]\nRestartSec=100ms\nWatchdogSec=1s\nTimeoutAbortSec=1s\n", 0o644)
+	s.release(t, "1.0.0", "")
+	s.Run(t, "systemctl", "daemon-reload")
+	s.Run(t, "systemctl", "enable", "--now", "puller@mnw.service")
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *server)
+	}{
+		{"follows", daemonFollows},
+		{"reload", daemonReloads},
+		{"watchdog", daemonHangs},
+		{"reboot", daemonReboots},
+		{"command", daemonCommand}, // the last: the app is no unit any more
+	} {
+		if !t.Run(c.name, func(t *testing.T) { c.test(t, s) }) {
+			break
+		}
+	}
+}
+
+// configure sets the node's configuration to the usual one, and more.
+func (s *server) configure(t *testing.T, more string) {
+	t.Helper()
+	s.Write(t, "/etc/sando/mnw.toml", fmt.Sprintf(mnwConfig, s.addr)+more, 0o600)
+}
+
+// property returns a property of a unit.
+func (s *server) property(t *testing.T, unit, name string) string {
+	t.Helper()
+	return strings.TrimSpace(s.Run(t, "systemctl", "show", "--property="+name, "--value", unit))
+}
+
+// until waits until a condition holds.
+func (s *server) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("not in a minute: %s\n%s", what, s.Journal(t, "puller@mnw.service"))
+		}
+	}
+}
+
+func daemonFollows(t *testing.T, s *server) {
+	s.answers(t, "1.0.0")
+	s.release(t, "2.0.0", "")
+	s.answers(t, "2.0.0")
+	s.release(t, "3.0.0", "exits")
+	s.until(t, "3.0.0 is blocked", func() bool { return len(s.status(t).Blocked) == 1 })
+	s.answers(t, "2.0.0")
+	s.Run(t, "puller", "--pin", "1.0.0")
+	s.answers(t, "1.0.0")
+	s.release(t, "4.0.0", "")
+	s.Run(t, "puller", "--unpin")
+	s.answers(t, "4.0.0")
+	s.until(t, "systemctl status says what runs", func() bool { return strings.Contains(s.property(t, "puller@mnw.service", "StatusText"), "4.0.0") })
+}
+
+func daemonReloads(t *testing.T, s *server) {
+	pid := s.property(t, "puller@mnw.service", "MainPID")
+	s.configure(t, "[schedule]\npoll = \"@every 1h\"\n[nonsense]\na = 1\n")
+	s.Run(t, "systemctl", "reload", "puller@mnw.service")
+	s.until(t, "the status tells of a bad configuration", func() bool { return strings.Contains(s.property(t, "puller@mnw.service", "StatusText"), "nonsense") })
+	s.release(t, "5.0.0", "") // by the configuration from before
+	s.answers(t, "5.0.0")
+	s.configure(t, "[schedule]\npoll = \"@every 2s\"\n")
+	s.Run(t, "systemctl", "reload", "puller@mnw.service")
+	s.until(t, "the status is good again", func() bool { return !strings.Contains(s.property(t, "puller@mnw.service", "StatusText"), "nonsense") })
+	if got := s.property(t, "puller@mnw.service", "MainPID"); got != pid {
+		t.Errorf("the daemon is process %s, and was %s", got, pid)
+	}
+}
+
+// A daemon that is stopped feeds no watchdog.
+func daemonHangs(t *testing.T, s *server) {
+	pid := s.property(t, "puller@mnw.service", "MainPID")
+	s.Run(t, "kill", "-STOP", pid)
+	s.until(t, "another daemon", func() bool {
+		now := s.property(t, "puller@mnw.service", "MainPID")
+		return now != pid && now != "0" && s.property(t, "puller@mnw.service", "ActiveState") == "active"
+	})
+	if journal := s.Journal(t, "puller@mnw.service"); !strings.Contains(journal, "Watchdog timeout") {
+		t.Errorf("the journal tells of no watchdog:\n%s", journal)
+	}
+	s.release(t, "6.0.0", "")
+	s.answers(t, "6.0.0")
+}
+
+func daemonReboots(t *testing.T, s *server) {
+	s.until(t, "6.0.0 has proved itself", func() bool { return s.status(t).Intent == nil })
+	s.Reboot(t)
+	s.answers(t, "6.0.0")
+	s.release(t, "7.0.0", "")
+	s.answers(t, "7.0.0")
+	s.until(t, "7.0.0 has proved itself", func() bool { return s.status(t).Intent == nil })
+	if st := s.status(t); len(st.Blocked) != 1 || st.Running.Version != "7.0.0" {
+		t.Errorf("the reboot decided something: %+v", st)
+	}
+}
+
+// What a service.command has started outlives the puller.
+func daemonCommand(t *testing.T, s *server) {
+	s.Run(t, "systemctl", "disable", "--now", "mnw.service")
+	s.Write(t, "/usr/local/bin/restart-mnw", "#!/bin/sh\npkill -x mnw\ncd /opt/mnw/current && ADDR="+s.addr+" exec setsid ./run &\n", 0o755)
+	config := strings.Replace(fmt.Sprintf(mnwConfig, s.addr), `unit = "mnw.service"`, `command = ["/usr/local/bin/restart-mnw"]`, 1)
+	s.Write(t, "/etc/sando/mnw.toml", config+"[schedule]\npoll = \"@every 1s\"\n", 0o600)
+	s.Run(t, "systemctl", "reload", "puller@mnw.service")
+	s.release(t, "8.0.0", "")
+	s.answers(t, "8.0.0")
+	s.Run(t, "systemctl", "stop", "puller@mnw.service")
+	if got := s.ask(t.Context()); !strings.Contains(got, "8.0.0") {
+		t.Errorf("the app went with the puller: %s", got)
+	}
+}
