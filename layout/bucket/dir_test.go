@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -290,11 +291,21 @@ func names(t *testing.T, dir string) []string {
 const (
 	creatorDir = "SANDO_TEST_CREATOR_DIR"
 	creatorID  = "SANDO_TEST_CREATOR_ID"
+	counterDir = "SANDO_TEST_COUNTER_DIR"
 )
+
+const counts = 25 // that each counter adds
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(creatorDir); dir != "" {
 		os.Exit(creator(dir, os.Getenv(creatorID)))
+	}
+	if dir := os.Getenv(counterDir); dir != "" {
+		if err := count(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -324,6 +335,90 @@ func creator(dir, id string) int {
 		return 1
 	}
 	return 0
+}
+
+// count adds to the number in the object n, one at a time.
+func count(dir string) error {
+	ctx := context.Background()
+	b, err := bucket.Open(ctx, bucket.Config{URL: "file://" + dir})
+	if err != nil {
+		return err
+	}
+	for done := 0; done < counts; {
+		data, version, err := b.Poll(ctx, "n", "", 10)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		n, _ := strconv.Atoi(string(data)) // 0 without an object
+		_, err = b.Replace(ctx, "n", []byte(strconv.Itoa(n+1)), version)
+		switch {
+		case err == nil:
+			done++
+		case !errors.Is(err, bucket.ErrChanged):
+			return err
+		}
+	}
+	return nil
+}
+
+// TestDirReplaceProcesses: no writer of several processes undoes what another did.
+func TestDirReplaceProcesses(t *testing.T) {
+	dir := t.TempDir()
+	var cmds []*exec.Cmd
+	for range 4 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), counterDir+"="+dir)
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		cmds = append(cmds, cmd)
+	}
+	for _, cmd := range cmds {
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	got, err := bucket.ReadAll(t.Context(), openDir(t, dir), "n", 10)
+	if want := strconv.Itoa(len(cmds) * counts); string(got) != want || err != nil {
+		t.Errorf("%s, %v, want %s: some were lost", got, err, want)
+	}
+	checkTree(t, dir)
+}
+
+// TestDirLockHeld: who holds the lock holds up Replace, and nothing else; the wait ends with
+// the context.
+func TestDirLockHeld(t *testing.T) {
+	dir := t.TempDir()
+	b := openDir(t, dir)
+	version, err := b.Replace(t.Context(), "k", []byte("one"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := b.Replace(ctx, "k", []byte("two"), version); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Replace under another's lock = %v, want context.DeadlineExceeded", err)
+	}
+	if got, _, err := b.Poll(t.Context(), "k", "", 10); string(got) != "one" || err != nil {
+		t.Errorf("Poll under another's lock = %q, %v", got, err)
+	}
+	if err := b.Create(t.Context(), "new", strings.NewReader("x"), 1); err != nil {
+		t.Errorf("Create under another's lock = %v", err)
+	}
+	if err := f.Close(); err != nil { // as when its holder dies
+		t.Fatal(err)
+	}
+	if _, err := b.Replace(t.Context(), "k", []byte("two"), version); err != nil {
+		t.Errorf("Replace after that = %v", err)
+	}
 }
 
 // stuck stops for ever after it said so, once some of it was read.
