@@ -9,8 +9,9 @@
 //		return nil
 //	})
 //
-// A request that is passed on is signed anew, when it was signed, so that a fault may alter
-// it. The proxy speaks HTTP on loopback and ends with its test.
+// A request that is passed on is signed anew, when it was signed and the proxy has keys, so
+// that a fault may alter it. Without keys of the proxy, it is the client's and must stay as
+// it is. The proxy speaks HTTP on loopback and ends with its test.
 //
 // Only tests import this package.
 package hostile
@@ -41,8 +42,8 @@ type Server struct {
 
 // Request is what a client asked for.
 type Request struct {
-	Method, Path string
-	Header       http.Header
+	Method, Path, Query string
+	Header              http.Header
 }
 
 // String is "GET /bucket/key", with range and conditions where there are any.
@@ -128,7 +129,7 @@ func (p *Proxy) Sent() int64 {
 
 func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	p.seen = append(p.seen, Request{r.Method, r.URL.Path, r.Header.Clone()})
+	p.seen = append(p.seen, Request{r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Clone()})
 	var fault Fault
 	if p.script != nil {
 		fault = p.script(p.n, r)
@@ -155,7 +156,8 @@ func (x *Exchange) Pass() *http.Response {
 	}
 	out.Header = x.Header.Clone()
 	out.Header.Del("Connection")
-	if out.Header.Get("Authorization") != "" {
+	out.Host = x.Host // is signed
+	if out.Header.Get("Authorization") != "" && x.p.to.AccessKey != "" {
 		out.Header.Del("Authorization")
 		out = signer.SignV4(*out, x.p.to.AccessKey, x.p.to.SecretKey, "", x.p.to.Region)
 	}
