@@ -16,11 +16,13 @@ import (
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/bucket"
 )
 
 // hidden are the variables that the build does not get from outside, by the beginning
 // of their names: what is the builder's own, what makes builds differ from machine to
-// machine, and what would lead git away from the work tree.
+// machine, and what would lead git away from the work tree. The keys of the bucket come
+// on top.
 var hidden = [...]string{
 	"SANDO_",
 	"TZ=", "LANG=", "LANGUAGE=", "LC_",
@@ -42,7 +44,9 @@ type job struct {
 
 func (b *Builder) environment(j job) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return slices.ContainsFunc(hidden[:], func(prefix string) bool { return strings.HasPrefix(v, prefix) })
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(bucket.Variables(), name) ||
+			slices.ContainsFunc(hidden[:], func(prefix string) bool { return strings.HasPrefix(v, prefix) })
 	})
 	return append(append(env,
 		"PWD="+j.tree.Dir, "TZ=UTC", "LC_ALL=C.UTF-8",

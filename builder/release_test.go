@@ -280,6 +280,7 @@ func TestBuildEnvironment(t *testing.T) {
 	s := newSite(t)
 	t.Setenv("SANDO_KEY_PASSWORD", "hunter2")
 	t.Setenv("SANDO__SOURCE__BRANCH", "main")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "of the bucket")
 	t.Setenv("LANG", "de_DE.UTF-8")
 	t.Setenv("OF_THE_USER", "kept")
 	commit := s.commit("change", map[string]string{"build.sh": "mkdir -p out; umask >out/app; pwd >>out/app; env >>out/app"})
@@ -301,7 +302,7 @@ func TestBuildEnvironment(t *testing.T) {
 			t.Errorf("environment lacks %q:\n%s", want, text)
 		}
 	}
-	for _, bad := range []string{"hunter2", "SANDO__", "GIT_DIR", "LANG="} {
+	for _, bad := range []string{"hunter2", "SANDO__", "of the bucket", "GIT_DIR", "LANG="} {
 		if strings.Contains(text, bad) {
 			t.Errorf("environment holds %q:\n%s", bad, text)
 		}

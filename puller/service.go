@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/systemd"
 )
@@ -113,11 +114,11 @@ func (c *command) Restart(ctx context.Context, s Start, timeout time.Duration) e
 }
 
 // environ is this process's environment without what its own service manager says to it
-// alone.
+// alone, and without the keys of the bucket, which are none of the app's business.
 func environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return slices.Contains(systemd.Private(), name)
+		return slices.Contains(systemd.Private(), name) || slices.Contains(bucket.Variables(), name)
 	})
 }
 

@@ -275,12 +275,14 @@ func TestUnitWithoutSystemd(t *testing.T) {
 	}
 }
 
-// A program that the puller runs must not speak to the puller's service manager.
+// A program that the puller runs must not speak to the puller's service manager, nor to
+// the bucket.
 func TestEnviron(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/run/notify")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 	t.Setenv("SANDO_TEST", "kept")
 	env := strings.Join(environ(), "\n") + "\n"
-	if strings.Contains(env, "NOTIFY_SOCKET=") || !strings.Contains(env, "SANDO_TEST=kept\n") {
+	if strings.Contains(env, "NOTIFY_SOCKET=") || strings.Contains(env, "AWS_SECRET_ACCESS_KEY=") || !strings.Contains(env, "SANDO_TEST=kept\n") {
 		t.Error(env)
 	}
 }

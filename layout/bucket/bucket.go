@@ -163,6 +163,15 @@ type Config struct {
 	CAFile        string // PEM certificates, trusted besides those of the system
 }
 
+// Variables returns the environment variables that hold the keys of a bucket: what a
+// program that is started need not see.
+func Variables() []string {
+	return []string{
+		"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SESSION_TOKEN",
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN",
+	}
+}
+
 var (
 	// ErrKey is matched by every error about a malformed key.
 	ErrKey = errors.New("malformed key")
