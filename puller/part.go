@@ -28,7 +28,6 @@ type Beat func(part Part, within time.Duration)
 const (
 	shortly  = time.Minute
 	askTime  = 5 * time.Minute // requests, each with retries
-	pollTime = 10 * time.Minute
 	tidyTime = 10 * time.Minute
 	stall    = 5 * time.Minute // without a byte moved
 )

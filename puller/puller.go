@@ -186,7 +186,8 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 	case !needed:
 		pollErr = nil
 	case pollErr == nil:
-		pollErr = c.pollInTime(ctx)
+		c.begin(Polling, pollLimit+shortly)
+		pollErr = c.poll(ctx)
 	}
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
@@ -199,18 +200,6 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 		}
 	}
 	return c.combine(recovered, recoverErr, pollErr, res, err)
-}
-
-// pollInTime polls, and gives it up when it takes longer than any source should.
-func (c *cycle) pollInTime(ctx context.Context) error {
-	c.begin(Polling, pollTime+shortly)
-	timed, cancel := context.WithTimeout(ctx, pollTime)
-	defer cancel()
-	err := c.poll(timed)
-	if err != nil && timed.Err() != nil && ctx.Err() == nil {
-		return reason.Errorf(reason.IO, "poll takes longer than %s: %w", pollTime, err)
-	}
-	return err
 }
 
 // needsPoll reports whether to ask for news. An order that names a release on disk needs

@@ -76,6 +76,10 @@ type Options struct {
 // SIGTERM or SIGINT must end. Errors are of the start: a configuration that is not good,
 // a root that is not safe, another daemon at work.
 func Run(ctx context.Context, o Options) error {
+	// The watchdog's SIGABRT, or a panic, must not look like exit 2: Go's runtime exits so,
+	// and a manager does not start again what only a person can mend. This way it dies by
+	// the signal.
+	debug.SetTraceback("crash")
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
