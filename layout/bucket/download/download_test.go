@@ -13,7 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 )
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
@@ -270,6 +273,30 @@ func TestDiskFull(t *testing.T) {
 	err = File(t.Context(), f, "key", full, wanted(data), Options{})
 	if reason.Of(err) != reason.Disk || !errors.Is(err, syscall.ENOSPC) || len(f.asked) != 1 {
 		t.Errorf("ended with %q: %v, asked %q", reason.Of(err), err, f.asked)
+	}
+}
+
+// TestAsRootDiskFull: what filled the disk is given back to those who may need it more.
+func TestAsRootDiskFull(t *testing.T) {
+	testenv.Root(t, "a small filesystem")
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	file, err := os.Create(dir + "/object")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	data := noise(2 << 20)
+	err = File(t.Context(), &fake{answers: []answer{honest(data)}}, "key", file, wanted(data), Options{})
+	if reason.Of(err) != reason.Disk || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("ended with %q: %v", reason.Of(err), err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil || st.Bfree != st.Blocks {
+		t.Errorf("%d of %d blocks are free (%v)", st.Bfree, st.Blocks, err)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	miniogo "github.com/minio/minio-go/v7"
+
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/internal/testenv/hostile"
 	"makenot.work/sando/internal/testenv/minio"
@@ -59,12 +61,56 @@ func TestMinIO(t *testing.T) {
 		w := wire.New(t, strings.TrimPrefix(s.Endpoint, "http://"))
 		checkCuts(t, w, open(t, s, "http://"+w.Addr, name), "object", want)
 	})
+	t.Run("altered on the way", func(t *testing.T) { checkAltered(t, s) })
 	data := bytes.Repeat([]byte("0123456789abcdef"), 64<<10) // 1 MiB
 	for name, c := range hostilities() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // most of it is waiting
 			c.check(t, s, data)
 		})
+	}
+}
+
+// checkAltered replaces an object while it is downloaded, by other bytes of the same
+// length: the file is never made of both.
+func checkAltered(t *testing.T, s *minio.Server) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 256<<10) // 4 MiB
+	other := bytes.Repeat([]byte("fedcba9876543210"), 256<<10)
+	name := s.Bucket(t, minio.Private)
+	client := s.Client(t, s.Root)
+	put := func(data []byte) {
+		_, err := client.PutObject(t.Context(), name, "object", bytes.NewReader(data), int64(len(data)), miniogo.PutObjectOptions{})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for what, c := range map[string]struct {
+		first, then []byte
+		want        reason.Code
+	}{
+		"spoilt":   {data, other, reason.Mismatch},
+		"restored": {other, data, reason.Current},
+	} {
+		put(c.first)
+		w := wire.New(t, strings.TrimPrefix(s.Endpoint, "http://"))
+		held := w.HoldAt(int64(len(data) / 2))
+		go func() {
+			<-held
+			put(c.then)
+			w.Release()
+		}()
+		f, err := os.Create(t.TempDir() + "/copy")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		sum := sha256.Sum256(data)
+		want := download.Want{Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:])}
+		err = download.File(t.Context(), open(t, s, "http://"+w.Addr, name), "object", f, want, download.Options{})
+		got, rerr := os.ReadFile(f.Name())
+		if reason.Of(err) != c.want || rerr != nil || err == nil && !bytes.Equal(got, data) || err != nil && len(got) != 0 {
+			t.Errorf("%s: ended with %q: %v, and %d bytes (%v)", what, reason.Of(err), err, len(got), rerr)
+		}
 	}
 }
 
