@@ -371,6 +371,7 @@ func TestAsRootDaemon(t *testing.T) {
 	}{
 		{"follows", daemonFollows},
 		{"reload", daemonReloads},
+		{"no network", daemonWithoutNetwork},
 		{"watchdog", daemonHangs},
 		{"reboot", daemonReboots},
 		{"command", daemonCommand}, // the last: the app is no unit any more
@@ -436,6 +437,24 @@ func daemonReloads(t *testing.T, s *server) {
 	s.until(t, "the status is good again", func() bool { return !strings.Contains(s.property(t, "puller@mnw.service", "StatusText"), "nonsense") })
 	if got := s.property(t, "puller@mnw.service", "MainPID"); got != pid {
 		t.Errorf("the daemon is process %s, and was %s", got, pid)
+	}
+}
+
+// Without anything to poll it starts all the same, says so where people look for warnings,
+// and goes on when there is something.
+func daemonWithoutNetwork(t *testing.T, s *server) {
+	status := func() string { return s.property(t, "puller@mnw.service", "StatusText") }
+	s.sh(t, "mv channels.git away")
+	s.Run(t, "systemctl", "restart", "puller@mnw.service")
+	s.until(t, "the status tells of no channel repo", func() bool { return strings.HasPrefix(status(), "io: ") })
+	warnings := s.Run(t, "journalctl", "--quiet", "--output=cat", "--priority=warning", "--unit=puller@mnw.service")
+	if !strings.Contains(warnings, "/srv/channels.git") || strings.Contains(warnings, "<4>") {
+		t.Errorf("the warnings in the journal are %q", warnings)
+	}
+	s.sh(t, "mv away channels.git")
+	s.until(t, "the daemon goes on", func() bool { return strings.HasPrefix(status(), "current: ") })
+	if code := s.property(t, "puller@mnw.service", "ExecMainStatus"); code != "0" {
+		t.Errorf("it ended with %s when it was told to stop", code)
 	}
 }
 
