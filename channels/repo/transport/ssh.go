@@ -139,13 +139,14 @@ func (h *shell) unknown(addr string) error {
 func (h *shell) explain(addr string, err error) error {
 	var other *knownhosts.KeyError
 	var revoked *knownhosts.RevokedError
+	var apart *ssh.AlgorithmNegotiationError
 	switch {
 	case errors.As(err, &revoked):
 		return fmt.Errorf("host %s shows a key that channels.known_hosts %q revokes", knownhosts.Normalize(addr), h.c.KnownHosts)
 	case errors.As(err, &other):
 		return fmt.Errorf("host %s shows another key than the one in channels.known_hosts %q: somebody may be in between, or the host has a new key; ask its operator before the file is changed",
 			knownhosts.Normalize(addr), h.c.KnownHosts)
-	case strings.Contains(err.Error(), "no common algorithm for host key"):
+	case errors.As(err, &apart) && apart.What == "host key":
 		return fmt.Errorf("host %s has no key of the kinds in channels.known_hosts %q: somebody may be in between, or the host has new keys; ask its operator before the file is changed",
 			knownhosts.Normalize(addr), h.c.KnownHosts)
 	case strings.Contains(err.Error(), "unable to authenticate"):

@@ -2,6 +2,8 @@ package transport
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
@@ -241,12 +243,21 @@ func TestSSH(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, stranger := gitserver.Key(t, filepath.Join(t.TempDir(), "other"))
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherKind, err := ssh.NewPublicKey(&rsaKey.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, known, words string
 	}{
 		{"known under another name too", "git.example " + strings.SplitN(string(lines), " ", 2)[1] + string(lines), ""},
 		{"unknown host", strings.Replace(string(lines), "127.0.0.1", "127.0.0.2", 1), "is not in channels.known_hosts"},
 		{"changed key", s.Line(stranger) + "\n", "shows another key than the one in channels.known_hosts"},
+		{"another kind of key", s.Line(otherKind) + "\n", "has no key of the kinds in channels.known_hosts"},
 		{"one of two keys", s.Line(stranger) + "\n" + string(lines), ""},
 		{"revoked key", string(lines) + "@revoked " + string(lines), "revokes"},
 	} {
