@@ -86,6 +86,7 @@ branch = %q
 path = ""                      # directory in it, so that one repository serves several apps
 auto = [%q]                # tiers that a release may advance by itself
 expires = ""                   # how long a channel state is good for, such as "336h"; empty: for ever
+# mirror = true                # copy what is advanced to the bucket, for nodes that follow it there
 
 [signing]
 # Whoever has the release key says what was built, whoever has the channel key says what
