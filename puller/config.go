@@ -1,6 +1,7 @@
 package puller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -163,7 +164,9 @@ func (c *Config) checkStorage() error {
 			return fmt.Errorf("storage.%s: %q is not an absolute path", key, file)
 		}
 	}
-	return c.bucket().Check()
+	// Not its files: a pin of what is on disk must not fail for a key that is gone.
+	_, err := bucket.Open(context.Background(), c.bucket())
+	return err
 }
 
 // completeChannels keeps a repo that nobody reads from looking as if it were read.

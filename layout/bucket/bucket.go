@@ -186,15 +186,19 @@ var (
 	ErrChanged = errors.New("object was changed")
 )
 
-// Check judges everything about c that can be judged without a network. Its errors have
-// the reason "config".
+// Check judges everything about c that can be judged without a network, the files that
+// it names among it. Its errors have the reason "config".
 func (c Config) Check() error {
-	_, err := Open(context.Background(), c)
+	b, err := Open(context.Background(), c)
+	if r, ok := b.(*remote); ok && err == nil {
+		return s3.Check(r.config)
+	}
 	return err
 }
 
-// Open returns the bucket that c names. It does not look whether it is there. Its
-// errors have the reason "config".
+// Open returns the bucket that c names. It looks neither whether it is there nor at the
+// files that c names, which are read when they are needed. Its errors have the reason
+// "config".
 func Open(_ context.Context, c Config) (Bucket, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil {
@@ -233,15 +237,16 @@ func openS3(u *url.URL, c Config) (Bucket, error) {
 	if prefix != "" && (CheckKey(prefix) != nil || len(prefix) > MaxPrefix) {
 		return nil, reason.Errorf(reason.Config, "storage.url: the prefix %q is longer than %d bytes or not of the form of a key", prefix, MaxPrefix)
 	}
-	client, err := s3.New(s3.Config{
+	config := s3.Config{
 		Bucket: u.Host, Prefix: prefix,
 		Endpoint: c.Endpoint, Region: c.Region, PathStyle: c.PathStyle, CAFile: c.CAFile,
 		Anonymous: c.Anonymous, AccessKeyFile: c.AccessKeyFile, SecretKeyFile: c.SecretKeyFile,
-	})
+	}
+	client, err := s3.New(config)
 	if err != nil {
 		return nil, err
 	}
-	return &remote{client}, nil
+	return &remote{client, config}, nil
 }
 
 // readTime is how long a small object may take to arrive.

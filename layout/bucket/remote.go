@@ -17,7 +17,8 @@ import (
 
 // remote is a bucket on an S3-compatible server.
 type remote struct {
-	c *s3.Client
+	c      *s3.Client
+	config s3.Config
 }
 
 func (r *remote) Get(ctx context.Context, key string) (io.ReadCloser, Info, error) {

@@ -43,10 +43,6 @@ func newProvider(c Config) (*provider, error) {
 		return nil, reason.Errorf(reason.Config, "storage.access_key_file and storage.secret_key_file: one is set and the other is not; set both, or neither")
 	case c.Anonymous && c.AccessKeyFile != "":
 		return nil, reason.Errorf(reason.Config, "storage.anonymous: it is true, and there are key files as well; remove one or the other")
-	case c.AccessKeyFile != "":
-		if _, err := p.fromFiles(); err != nil {
-			return nil, err
-		}
 	}
 	return p, nil
 }

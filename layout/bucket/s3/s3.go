@@ -55,6 +55,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7/pkg/s3utils"
@@ -83,11 +84,28 @@ type Client struct {
 	prefix string
 	region string
 	creds  *provider
-	http   *http.Client
+
+	mu     sync.Mutex
+	caFile string
+	http   *http.Client // made by the first request that finds caFile good
 }
 
-// New checks c, all that can be judged without a network, and returns a client. Its
-// errors have the reason "config".
+// Check judges everything about c that can be judged without a network, the files that
+// it names among it. Its errors have the reason "config".
+func Check(c Config) error {
+	client, err := New(c)
+	if err == nil && c.AccessKeyFile != "" {
+		_, err = client.creds.fromFiles()
+	}
+	if err == nil {
+		_, err = rootCAs(c.CAFile)
+	}
+	return err
+}
+
+// New returns a client. It does not look at the files that c names: they are read when a
+// request needs them, so who needs no request can do without. Its errors have the reason
+// "config".
 func New(c Config) (*Client, error) {
 	if err := s3utils.CheckValidBucketNameStrict(c.Bucket); err != nil {
 		return nil, reason.Errorf(reason.Config, "storage.url: %q is not the name of a bucket", c.Bucket)
@@ -106,11 +124,21 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots, err := rootCAs(c.CAFile)
-	if err != nil {
-		return nil, err
+	return &Client{base: base, prefix: c.Prefix, region: c.Region, creds: creds, caFile: c.CAFile}, nil
+}
+
+// over returns what requests are sent over.
+func (c *Client) over() (*http.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.http == nil {
+		roots, err := rootCAs(c.caFile)
+		if err != nil {
+			return nil, err
+		}
+		c.http = newHTTP(roots)
 	}
-	return &Client{base: base, prefix: c.Prefix, region: c.Region, creds: creds, http: newHTTP(roots)}, nil
+	return c.http, nil
 }
 
 // bucketURL returns the URL under which the bucket's keys are.
@@ -225,6 +253,10 @@ func pause(n int, err error) time.Duration {
 
 // Once is Do without trying again: one request.
 func (c *Client) Once(ctx context.Context, r Request) (*http.Response, error) {
+	client, err := c.over()
+	if err != nil {
+		return nil, err
+	}
 	keys, err := c.creds.get(ctx)
 	if err != nil {
 		return nil, err
@@ -266,7 +298,7 @@ func (c *Client) Once(ctx context.Context, r Request) (*http.Response, error) {
 		req.Header.Set("X-Amz-Content-Sha256", hex.EncodeToString(sum[:]))
 		req = signer.SignV4(*req, keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken, c.region)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := client.Do(req)
 	if sent != nil {
 		// The transport may go on reading after it has answered.
 		sent.Close()

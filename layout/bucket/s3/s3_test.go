@@ -75,7 +75,7 @@ func TestRefusedConfig(t *testing.T) {
 	} {
 		c := Config{Bucket: "releases", Endpoint: "https://s3.example"}
 		tt.change(&c)
-		_, err := New(c)
+		err := Check(c)
 		if tt.says == "" && err != nil || tt.says != "" && (reason.Of(err) != reason.Config || !strings.Contains(err.Error(), tt.says)) {
 			t.Errorf("%+v: %v, want the reason config and %q", c, err, tt.says)
 		}
@@ -204,7 +204,11 @@ func TestStall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := client(t)
-				transport := c.http.Transport.(*http.Transport)
+				client, err := c.over()
+				if err != nil {
+					t.Fatal(err)
+				}
+				transport := client.Transport.(*http.Transport)
 				transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
 					near, far := net.Pipe()
 					t.Cleanup(func() { far.Close() })
@@ -217,7 +221,7 @@ func TestStall(t *testing.T) {
 				}
 				defer transport.CloseIdleConnections()
 				begin := time.Now()
-				err := once(c, tt.put)
+				err = once(c, tt.put)
 				took := time.Since(begin)
 				switch {
 				case tt.want == 0 && err != nil:
