@@ -249,6 +249,9 @@ func onceUpdates(t *testing.T, s *server) {
 		t.Error("a cycle with nothing to do restarted the unit")
 	}
 	s.release(t, "2.0.0", "")
+	if plan := s.Run(t, "puller", "--dry-run"); !strings.Contains(plan, "  - restart mnw.service\n") {
+		t.Errorf("the plan does not say how it is restarted:\n%s", plan)
+	}
 	s.once(t, 0)
 	s.answers(t, "2.0.0")
 	second := s.status(t)

@@ -172,11 +172,18 @@ func (c *cycle) steps(t target) []string {
 	if t.Version != c.cur.Version {
 		steps = append(steps, fmt.Sprintf("swap current from %s to %s", orNone(c.cur.Version), t.Version))
 	}
-	if len(c.cfg.Service.Command) > 0 {
-		steps = append(steps, "run "+strings.Join(c.cfg.Service.Command, " "))
+	well := c.cfg.Health.URL
+	switch s := c.cfg.Service; {
+	case s.Unit != "":
+		steps = append(steps, fmt.Sprintf("%s %s", s.Action, s.Unit))
+		if well == "" {
+			well = s.Unit
+		}
+	case len(s.Command) > 0:
+		steps = append(steps, "run "+strings.Join(s.Command, " "))
 	}
-	if c.cfg.Health.URL != "" {
-		steps = append(steps, fmt.Sprintf("wait until %s is well for %s", c.cfg.Health.URL, c.cfg.Health.StableFor))
+	if well != "" {
+		steps = append(steps, fmt.Sprintf("wait until %s is well for %s", well, c.cfg.Health.StableFor))
 	}
 	return steps
 }

@@ -1,0 +1,88 @@
+package puller
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"makenot.work/sando/internal/testenv/host"
+	"makenot.work/sando/systemd"
+)
+
+// A restart that others spoil says nothing about a release: it is asked for once more.
+func TestAsRootUnitAgain(t *testing.T) {
+	h := host.Boot(t)
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", h.Bus())
+	// It gets ready only when it may.
+	h.Write(t, "/etc/systemd/system/slow.service", `[Service]
+Type=notify
+NotifyAccess=all
+TimeoutStopSec=1
+ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; exec sleep infinity'
+`, 0o644)
+	h.Run(t, "systemctl", "daemon-reload")
+	u := &unit{"slow.service", systemd.Restart}
+	// The next restart may cancel it in turn.
+	stop := func() { h.Try(t, "systemctl", "stop", "slow.service") }
+
+	for _, c := range []struct {
+		name  string
+		spoil func()
+	}{
+		{"another job", stop},
+		{"no bus", func() { h.Run(t, "systemctl", "kill", "--signal=KILL", "dbus.service") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			end := make(chan error, 1)
+			go func() { end <- u.Restart(t.Context(), Start{}, time.Minute) }()
+			starting(t, u)
+			h.Write(t, "/run/may", "", 0o644)
+			c.spoil()
+			must(t, <-end)
+			run, err := u.Look(t.Context())
+			must(t, err)
+			if !run.Up || run.Ended || run.Invocation == never || run.Since.IsZero() || !run.Fresh {
+				t.Errorf("%+v", run)
+			}
+			h.Run(t, "rm", "/run/may")
+			stop()
+		})
+	}
+
+	t.Run("twice", func(t *testing.T) {
+		end := make(chan error, 1)
+		go func() { end <- u.Restart(t.Context(), Start{}, time.Minute) }()
+		for range 2 {
+			starting(t, u)
+			stop()
+		}
+		var job *systemd.JobError
+		if err := <-end; !errors.As(err, &job) || job.Result != systemd.Canceled {
+			t.Errorf("got %v", err)
+		}
+	})
+
+	t.Run("takes too long", func(t *testing.T) {
+		err := u.Restart(t.Context(), Start{}, 300*time.Millisecond)
+		if !errors.Is(err, errTimeout) || !strings.Contains(err.Error(), "goes on with it by itself") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// starting waits until systemd starts the unit.
+func starting(t *testing.T, u *unit) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		f, err := u.facts(ctx)
+		must(t, err)
+		if f.ActiveState == "activating" && f.MainPID != 0 {
+			return
+		}
+		must(t, sleep(ctx, 10*time.Millisecond))
+	}
+}
