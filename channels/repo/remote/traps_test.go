@@ -83,8 +83,8 @@ func (f flushing) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// reach opens a host with little patience.
-func reach(t *testing.T, h http.Handler, change func(*bounds)) *network {
+// reach opens a host, to be waited for as long as stall.
+func reach(t *testing.T, h http.Handler, stall time.Duration, change func(*bounds)) *network {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
@@ -92,7 +92,7 @@ func reach(t *testing.T, h http.Handler, change func(*bounds)) *network {
 	if change != nil {
 		change(&b)
 	}
-	n, err := openNetwork(Config{URL: s.URL + "/c.git"}, transport.Patience{Dial: time.Second, Stall: 300 * time.Millisecond}, b)
+	n, err := openNetwork(Config{URL: s.URL + "/c.git"}, transport.Patience{Dial: patient, Stall: stall}, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,8 @@ func endless(data []byte) func(io.Writer) {
 // TestHostile has hosts that do one thing wrong, and looks both at the branch and at what a
 // fetch says.
 func TestHostile(t *testing.T) {
-	short := func(b *bounds) { b.poll, b.fetch = time.Second, time.Second }
+	shortPoll := func(b *bounds) { b.poll = time.Second }
+	shortFetch := func(b *bounds) { b.fetch = time.Second }
 	small := func(b *bounds) { b.advert, b.pack = 10_000, 100_000 }
 	many := lines("# service=git-upload-pack\n", "", head+" refs/heads/main\x00shallow\n")
 	blobOf := func(n int) []byte {
@@ -153,9 +154,9 @@ func TestHostile(t *testing.T) {
 		{"endless advertisement", func(h *hostile) {
 			h.advert = then(many, endless(lines(head+" refs/heads/x\n")))
 		}, small, false, reason.Limit, "advertisement has more than 10000 bytes"},
-		{"silence", func(h *hostile) { h.advert = silence }, nil, false, reason.IO, "the host says nothing for 300ms"},
-		{"silence after headers", func(h *hostile) { h.advert = then([]byte("0"), silence) }, nil, false, reason.IO, "the host says nothing for 300ms"},
-		{"a byte now and then", func(h *hostile) { h.advert = then(many, func(w io.Writer) { trickle(w, []byte("1")) }) }, short, false, reason.IO, "the host is too slow: not done after 1s"},
+		{"silence", func(h *hostile) { h.advert = silence }, nil, false, reason.IO, "the host says nothing for 1s"},
+		{"silence after headers", func(h *hostile) { h.advert = then([]byte("0"), silence) }, nil, false, reason.IO, "the host says nothing for 1s"},
+		{"a byte now and then", func(h *hostile) { h.advert = then(many, func(w io.Writer) { trickle(w, []byte("1")) }) }, shortPoll, false, reason.IO, "the host is too slow: not done after 1s"},
 
 		{"no answer", func(h *hostile) { h.answer = say(nil) }, nil, true, reason.IO, "answer ends early"},
 		{"odd answer", func(h *hostile) { h.answer = say(lines("shallow "+head, "", "what?\n")) }, nil, true, reason.Format, `malformed at "what?"`},
@@ -174,15 +175,19 @@ func TestHostile(t *testing.T) {
 			// It is said to be small, and its compressed form goes on and on.
 			h.answer = then(gift, then([]byte("PACK\x00\x00\x00\x02\x00\x00\x00\x01\x31\x78\x01"), endless([]byte("\x00\x00\x00\xff\xff"))))
 		}, small, true, reason.Limit, "pack has more than 100000 bytes"},
-		{"silent pack", func(h *hostile) { h.answer = then(gift, silence) }, nil, true, reason.IO, "the host says nothing for 300ms"},
+		{"silent pack", func(h *hostile) { h.answer = then(gift, silence) }, nil, true, reason.IO, "the host says nothing for 1s"},
 		{"pack now and then", func(h *hostile) {
 			h.answer = then(gift, then([]byte("PACK\x00\x00\x00\x02\x00\x00\x00\x01\x31\x78\x01"), func(w io.Writer) { trickle(w, []byte("\x00\x00\x00\xff\xff")) }))
-		}, short, true, reason.IO, "the host is too slow: not done after 1s"},
+		}, shortFetch, true, reason.IO, "the host is too slow: not done after 1s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := good(t)
 			c.change(h)
-			n := reach(t, h, c.bounds)
+			stall := patient
+			if strings.Contains(c.words, "says nothing") {
+				stall = time.Second
+			}
+			n := reach(t, h, stall, c.bounds)
 			found, err := n.Branch(t.Context(), "main")
 			if c.fetch {
 				if err != nil || found.String() != head {
@@ -197,6 +202,9 @@ func TestHostile(t *testing.T) {
 		})
 	}
 }
+
+// patient is longer than anything takes on a busy machine.
+const patient = time.Minute
 
 // trickle writes a few bytes now and then, for as long as somebody listens.
 func trickle(w io.Writer, data []byte) {
@@ -222,7 +230,7 @@ func TestManyRefs(t *testing.T) {
 	buf.Write(lines(head+" refs/heads/main\n", ""))
 	h := good(t)
 	h.advert = say(buf.Bytes())
-	n := reach(t, h, nil)
+	n := reach(t, h, patient, nil)
 	if found, err := n.Branch(t.Context(), "main"); err != nil || found.String() != head {
 		t.Errorf("Branch = %s, %v", found, err)
 	}
@@ -263,14 +271,14 @@ func TestContainsHostile(t *testing.T) {
 		h := good(t)
 		h.advert = say(lines(name(c.top).String()+" refs/heads/main\x00shallow multi_ack_detailed\n", ""))
 		h.answer = then(c.answer, say(packtest.Pack(t, c.pack...)))
-		n := reach(t, h, nil)
+		n := reach(t, h, patient, nil)
 		if got, err := n.Contains(t.Context(), nil, old, name(c.top)); err != nil || got != c.want {
 			t.Errorf("%s: Contains = %t, %v, want %t", c.name, got, err, c.want)
 		}
 	}
 	h := good(t)
 	h.answer = then(ack, say(packtest.Pack(t)))
-	n := reach(t, h, nil)
+	n := reach(t, h, patient, nil)
 	if got, err := n.Contains(t.Context(), nil, plumbing.NewHash(head), plumbing.NewHash(head)); err != nil || !got {
 		t.Errorf("Contains itself = %t, %v", got, err)
 	}

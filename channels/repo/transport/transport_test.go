@@ -53,11 +53,9 @@ func checkReason(t *testing.T, what string, err error, code reason.Code, words s
 	}
 }
 
-func impatient() Patience { return Patience{Dial: 2 * time.Second, Stall: 2 * time.Second} }
-
 func newHost(t *testing.T, c Config) Host {
 	t.Helper()
-	h, err := New(c, impatient())
+	h, err := New(c, Patience{Dial: time.Minute, Stall: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
