@@ -150,7 +150,12 @@ func (d *daemon) run(ctx context.Context) error {
 // cycles does cycles until it is told to stop.
 func (d *daemon) cycles(ctx context.Context) {
 	opts := puller.Options{Beat: d.beat}
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
+		select {
+		case <-d.reload: // it came during the last cycle, and so did what woke this one
+			d.reloaded(ctx)
+		default:
+		}
 		before := d.puller.Orders()
 		res, err := d.puller.Step(ctx, opts)
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -160,7 +165,7 @@ func (d *daemon) cycles(ctx context.Context) {
 		d.beat(puller.Deciding, tick+time.Minute)
 		d.report(res)
 		d.replan(res)
-		if res.Moved {
+		if res.Moved || first {
 			debug.FreeOSMemory()
 		}
 		opts.Order = d.wait(ctx, before)

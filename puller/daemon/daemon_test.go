@@ -318,6 +318,24 @@ func TestPinInCycle(t *testing.T) {
 	})
 }
 
+// So is a reload, and it counts before the pin is carried out.
+func TestReloadInCycle(t *testing.T) {
+	run(t, "[schedule]\npoll = \"@every 1h\"\n", func(ctx context.Context, n int, opts puller.Options) (puller.Result, error) {
+		<-time.After(10 * time.Second)
+		return current(ctx, n, opts)
+	}, func(b *bench) {
+		b.after(5 * time.Second)
+		b.config("[schedule]\npoll = \"@every 2h\"\n")
+		b.order("a pin")
+		b.reload <- syscall.SIGHUP
+		b.after(30 * time.Second)
+		b.began("0s", "10s order")
+		if got := b.log.String(); !strings.Contains(got, "msg=reloaded") || !strings.Contains(got, `poll="@every 2h"`) || strings.Index(got, "msg=reloaded") > strings.LastIndex(got, "runs 1.0") {
+			t.Errorf("logged %s", got)
+		}
+	})
+}
+
 // However the clock jumps, nothing is late by hours, and nothing is done in a burst.
 func TestClockJumps(t *testing.T) {
 	for _, poll := range []string{"@every 10m", "*/10 * * * *"} {
