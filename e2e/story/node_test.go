@@ -164,14 +164,14 @@ func (m *machine) await(a *app, what string, ok func() bool) {
 	m.t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for range 600 {
+	for range 1200 {
 		if ok() {
 			return
 		}
 		<-tick.C
 	}
 	status := m.host.Try(m.t, "puller", "--app", a.name, "status")
-	m.t.Fatalf("%s: %s did not happen within 30 s\n%s%s\n%s\n%s", m.name, what, status.Out, status.Err,
+	m.t.Fatalf("%s: %s did not happen within a minute\n%s%s\n%s\n%s", m.name, what, status.Out, status.Err,
 		m.host.Try(m.t, "journalctl", "--no-pager", "--lines=100").Out, m.host.Try(m.t, "systemctl", "status", "--no-pager", m.unit(a), a.name).Out)
 }
 
@@ -291,6 +291,7 @@ func (m *machine) ends(a *app, version string) {
 		s := m.status(a)
 		return s.Reason == "current" && s.Running.Version == version && len(s.Blocked) == 0
 	})
+	m.puller(a, "--verbose") // says more than units do
 	m.puller(a, "verify")
 	m.puller(a, "history")
 	m.puller(a, "history", "--json")
