@@ -118,15 +118,10 @@ func (r *remote) Range(ctx context.Context, key string, offset int64, version st
 // the size of the whole.
 func rangeOf(resp *http.Response, offset int64) (int64, error) {
 	said := resp.Header.Get("Content-Range")
-	wrong := fmt.Errorf("range mismatch: got %q with %d bytes, want those from %d to the end", said, resp.ContentLength, offset)
-	rest, ok := strings.CutPrefix(said, fmt.Sprintf("bytes %d-", offset))
-	last, total, ok2 := strings.Cut(rest, "/")
-	if !ok || !ok2 {
-		return 0, wrong
-	}
+	_, total, _ := strings.Cut(said, "/")
 	size, err := strconv.ParseInt(total, 10, 64)
-	if err != nil || last != strconv.FormatInt(size-1, 10) || resp.ContentLength != size-offset {
-		return 0, wrong
+	if err != nil || offset >= size || resp.ContentLength != size-offset || said != fmt.Sprintf("bytes %d-%d/%d", offset, size-1, size) {
+		return 0, fmt.Errorf("range mismatch: got %q with %d bytes, want those from %d to the end", said, resp.ContentLength, offset)
 	}
 	return size, nil
 }

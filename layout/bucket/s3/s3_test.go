@@ -267,6 +267,26 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// FuzzRefusal: an answer's text shows nothing of it but words.
+func FuzzRefusal(f *testing.F) {
+	f.Add(503, "<Error><Code>SlowDown</Code><RequestId>1A</RequestId></Error>", "", "7")
+	f.Add(301, "<Error><Code>PermanentRedirect</Code><Region>eu-north-1</Region></Error>", "eu north", "soon")
+	f.Add(403, "<Error><Code>a\u202eb</Code></Error>", "\n", "-1")
+	f.Add(200, "<!DOCTYPE x [<!ENTITY e \"x\">]><Error><Code>&e;</Code></Error>", "", "99999999999999999999")
+	f.Fuzz(func(t *testing.T, status int, body, region, after string) {
+		header := http.Header{"X-Amz-Bucket-Region": {region}, "Retry-After": {after}}
+		e := refusal(&http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body))})
+		for _, w := range []string{e.Code, e.RequestID, e.Region} {
+			if w != "" && !word(w) {
+				t.Errorf("%q is shown", w)
+			}
+		}
+		if e.retryAfter < 0 {
+			t.Errorf("Retry-After %q is %s", after, e.retryAfter)
+		}
+	})
+}
+
 // TestUploadIsOver: the body of a request is not touched any more once the request is over.
 func TestUploadIsOver(t *testing.T) {
 	_, w := watch(t.Context())
