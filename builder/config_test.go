@@ -132,7 +132,6 @@ func TestConfigRefusals(t *testing.T) {
 		"empty program":         {`["./version.sh"]`, `[""]`, "build.version"},
 		"scheme":                {`repo = "../channels.git"`, `repo = "git://git.example/c.git"`, `scheme "git" is refused`},
 		"ssh without a key":     {`repo = "../channels.git"`, `repo = "ssh://git@git.example/c.git"`, "ssh needs ssh_key"},
-		"no token file":         {`repo = "../channels.git"`, "repo = \"https://git.example/c.git\"\ntoken_file = \"none\"", "token_file: open /"},
 		"token for a directory": {`repo = "../channels.git"`, "repo = \"../channels.git\"\ntoken_file = \"none\"", "are for other machines"},
 		"no trust":              {`trust = "keys/trust.json"`, "", "signing.trust"},
 		"no storage":            {"file:///srv/sando/bucket", "", "storage.url"},

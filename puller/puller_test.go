@@ -187,6 +187,23 @@ func TestPinOfAnUnknownVersion(t *testing.T) {
 	w.demand(reason.Current)(w.puller.Unpin(t.Context(), Options{}))
 }
 
+// TestPinWithoutTheFilesOfTheRepo: what is on disk can be pinned, whatever became of the
+// token that reads the channel repo.
+func TestPinWithoutTheFilesOfTheRepo(t *testing.T) {
+	w := two(t)
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	must(t, w.puller.Close())
+	ch := &w.puller.cfg.Channels
+	ch.Repo, ch.TokenFile = "https://git.example/c.git", filepath.Join(t.TempDir(), "token")
+	must(t, w.puller.cfg.complete())
+	if r := w.step(reason.Config); !strings.Contains(r.Message, "token_file: open ") {
+		t.Errorf("got %s", r.Message)
+	}
+	w.pin("1.0", reason.Updated)
+	w.runs("1.0")
+}
+
 func TestPinWithADigest(t *testing.T) {
 	w := two(t)
 	_, err := w.puller.Pin(t.Context(), "2.0", layout.Sum([]byte("other")), "")

@@ -112,10 +112,12 @@ func TestLoadRefuses(t *testing.T) {
 		code   reason.Code
 		says   string
 	}{
-		"missing":             {"3.json", nil, reason.Config, "no such file"},
-		"another name":        {"next.json", func(t *testing.T, dir string) { write(t, dir+"/next.json", trust(2, 1, a)) }, reason.Config, "name it 2.json"},
-		"malformed":           {"2.json", func(t *testing.T, dir string) { must(t, os.WriteFile(dir+"/2.json", []byte("{}"), 0o644)) }, reason.Format, "2.json"},
-		"too long":            {"2.json", func(t *testing.T, dir string) { must(t, os.WriteFile(dir+"/2.json", make([]byte, layout.MaxTrust+1), 0o644)) }, reason.Limit, "more than 65536 bytes"},
+		"missing":      {"3.json", nil, reason.Config, "no such file"},
+		"another name": {"next.json", func(t *testing.T, dir string) { write(t, dir+"/next.json", trust(2, 1, a)) }, reason.Config, "name it 2.json"},
+		"malformed":    {"2.json", func(t *testing.T, dir string) { must(t, os.WriteFile(dir+"/2.json", []byte("{}"), 0o644)) }, reason.Format, "2.json"},
+		"too long": {"2.json", func(t *testing.T, dir string) {
+			must(t, os.WriteFile(dir+"/2.json", make([]byte, layout.MaxTrust+1), 0o644))
+		}, reason.Limit, "more than 65536 bytes"},
 		"no version before":   {"2.json", func(t *testing.T, dir string) { must(t, os.Remove(dir+"/1.json")) }, reason.Config, "version before: "},
 		"of another app":      {"2.json", func(t *testing.T, dir string) { write(t, dir+"/1.json", other) }, reason.Policy, `is version 1 of app "other", want version 1 of app "mnw"`},
 		"before says another": {"2.json", func(t *testing.T, dir string) { write(t, dir+"/1.json", trust(4, 1, a)) }, reason.Policy, `is version 4 of app "mnw"`},

@@ -70,8 +70,8 @@ func (c Config) remote() remote.Config {
 	return remote.Config{URL: c.URL, TokenFile: c.TokenFile, CAFile: c.CAFile, SSHKey: c.SSHKey, KnownHosts: c.KnownHosts}
 }
 
-// Check judges everything that can be judged without the network: the URL, that the settings
-// fit together, that files can be used, branch and path. Errors have the reason "config".
+// Check judges a configuration by itself: the URL, that the settings fit together, branch and
+// path. Files are looked at by Open. Errors have the reason "config".
 func Check(c Config) error {
 	if err := remote.Check(c.remote()); err != nil {
 		return err

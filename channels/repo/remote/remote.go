@@ -139,7 +139,7 @@ func Check(c Config) error {
 }
 
 // Open returns the repository that a configuration names. It does not look whether it is
-// there. Errors are those of Check.
+// there. Errors have the reason "config".
 func Open(c Config) (Remote, error) {
 	if err := Check(c); err != nil {
 		return nil, err

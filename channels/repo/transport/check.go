@@ -19,9 +19,9 @@ import (
 	"makenot.work/sando/internal/reason"
 )
 
-// Check judges a configuration as far as that is possible without the network: the URL, that
-// the settings fit together, and that the files are there and can be used. Errors have the
-// reason "config".
+// Check judges a configuration by itself: the URL, and that the settings fit together. It reads
+// no file: one that is gone is a matter of the repo, and what can do without that must go on.
+// Errors have the reason "config".
 func Check(c Config) error {
 	_, err := check(c)
 	return err
@@ -93,15 +93,6 @@ func checkHTTP(c Config, u *url.URL) error {
 	case u.Scheme == "http" && (c.TokenFile != "" || c.CAFile != ""):
 		return refuse("repo URL %q: token_file and ca_file are for https", name(u))
 	}
-	if c.TokenFile != "" {
-		if _, err := readToken(c.TokenFile); err != nil {
-			return err
-		}
-	}
-	if c.CAFile != "" {
-		_, err := readCA(c.CAFile)
-		return err
-	}
 	return nil
 }
 
@@ -113,6 +104,24 @@ func checkSSH(c Config, u *url.URL) error {
 		return refuse("repo URL %q: want a user, such as ssh://git@%s%s", name(u), u.Host, u.Path)
 	case c.SSHKey == "" || c.KnownHosts == "":
 		return refuse("repo URL %q: ssh needs ssh_key, a private key without a passphrase, and known_hosts, a file with the host's keys", name(u))
+	}
+	return nil
+}
+
+// checkFiles looks whether the files of a configuration can be used.
+func checkFiles(c Config) error {
+	if c.TokenFile != "" {
+		if _, err := readToken(c.TokenFile); err != nil {
+			return err
+		}
+	}
+	if c.CAFile != "" {
+		if _, err := readCA(c.CAFile); err != nil {
+			return err
+		}
+	}
+	if c.SSHKey == "" {
+		return nil
 	}
 	if _, err := readKey(c.SSHKey); err != nil {
 		return err

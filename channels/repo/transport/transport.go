@@ -88,10 +88,14 @@ type Patience struct {
 func Default() Patience { return Patience{Dial: 15 * time.Second, Stall: 30 * time.Second} }
 
 // New returns the host that a URL names. It does not look whether it is there. Errors are
-// those of Check.
+// those of Check, and about files that are not there or cannot be used; they have the reason
+// "config".
 func New(c Config, p Patience) (Host, error) {
 	u, err := check(c)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkFiles(c); err != nil {
 		return nil, err
 	}
 	if u.Scheme == "ssh" {

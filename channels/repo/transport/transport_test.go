@@ -108,50 +108,54 @@ func TestCheck(t *testing.T) {
 		from   Config
 		change func(c *Config)
 		words  string
+		file   bool // it is about a file
 	}{
-		{"password", web, func(c *Config) { c.URL = "https://u:hush@git.example/c.git" }, "holds a password"},
-		{"empty password", web, func(c *Config) { c.URL = "https://u:@git.example/c.git" }, "holds a password"},
-		{"query", web, func(c *Config) { c.URL += "?service=x" }, "more than a host and a path"},
-		{"fragment", web, func(c *Config) { c.URL += "#x" }, "more than a host and a path"},
-		{"no host", web, func(c *Config) { c.URL = "https:///c.git" }, `"" is not the name of a host`},
-		{"no path", web, func(c *Config) { c.URL = "https://git.example/" }, "has no path"},
-		{"port", web, func(c *Config) { c.URL = "https://git.example:65536/c.git" }, "port"},
-		{"line feed", web, func(c *Config) { c.URL = "https://git.example/c%0Ad.git" }, "U+000A"},
-		{"odd host", web, func(c *Config) { c.URL = "https://git_%2d.example/c.git" }, "malformed"},
-		{"not loopback", web, func(c *Config) { c.URL = "http://git.example/c.git" }, "loopback addresses only"},
-		{"not quite loopback", web, func(c *Config) { c.URL = "http://127.0.0.1.git.example/c.git" }, "loopback addresses only"},
-		{"token in the clear", web, func(c *Config) { c.URL = "http://127.0.0.1/c.git" }, "are for https"},
-		{"no token file", web, func(c *Config) { c.TokenFile += ".none" }, "token_file: open"},
-		{"token of everybody", web, func(c *Config) { c.TokenFile = write(t, "t", 0o604) }, "everybody may read"},
-		{"empty token", web, func(c *Config) { c.TokenFile = write(t, "\n", 0o600) }, "does not hold a token"},
-		{"two tokens", web, func(c *Config) { c.TokenFile = write(t, "a\nb\n", 0o600) }, "does not hold a token"},
-		{"token is a directory", web, func(c *Config) { c.TokenFile = t.TempDir() }, "is not a regular file"},
-		{"no CA", web, func(c *Config) { c.CAFile += ".none" }, "ca_file: open"},
-		{"odd CA", web, func(c *Config) { c.CAFile = key }, "holds no certificate"},
-		{"key for https", web, func(c *Config) { c.SSHKey = key }, "are for ssh://"},
-		{"token for ssh", shell, func(c *Config) { c.TokenFile = w.TokenFile }, "are for https://"},
-		{"CA for ssh", shell, func(c *Config) { c.CAFile = w.CAFile }, "are for https://"},
-		{"no user", shell, func(c *Config) { c.URL = "ssh://git.example/c.git" }, "want a user, such as ssh://git@git.example/c.git"},
-		{"option as user", shell, func(c *Config) { c.URL = "ssh://-oProxyCommand=x@git.example/c.git" }, "is not the name of a user"},
-		{"option as host", shell, func(c *Config) { c.URL = "ssh://git@-oProxyCommand=x/c.git" }, "is not the name of a host"},
-		{"host with a space", shell, func(c *Config) { c.URL = "ssh://git@a b/c.git" }, "malformed"},
-		{"no key", shell, func(c *Config) { c.SSHKey = "" }, "ssh needs ssh_key"},
-		{"no known hosts", shell, func(c *Config) { c.KnownHosts = "" }, "ssh needs ssh_key"},
-		{"key of everybody", shell, func(c *Config) { c.SSHKey = write(t, "k", 0o644) }, "everybody may read"},
-		{"key with a passphrase", shell, func(c *Config) { c.SSHKey = locked }, "has a passphrase"},
-		{"no private key", shell, func(c *Config) { c.SSHKey = w.TokenFile }, "is not a private key"},
-		{"empty known hosts", shell, func(c *Config) { c.KnownHosts = write(t, "\n", 0o644) }, "is empty"},
-		{"odd known hosts", shell, func(c *Config) { c.KnownHosts = write(t, "git.example what\n", 0o644) }, "known_hosts: "},
+		{"password", web, func(c *Config) { c.URL = "https://u:hush@git.example/c.git" }, "holds a password", false},
+		{"empty password", web, func(c *Config) { c.URL = "https://u:@git.example/c.git" }, "holds a password", false},
+		{"query", web, func(c *Config) { c.URL += "?service=x" }, "more than a host and a path", false},
+		{"fragment", web, func(c *Config) { c.URL += "#x" }, "more than a host and a path", false},
+		{"no host", web, func(c *Config) { c.URL = "https:///c.git" }, `"" is not the name of a host`, false},
+		{"no path", web, func(c *Config) { c.URL = "https://git.example/" }, "has no path", false},
+		{"port", web, func(c *Config) { c.URL = "https://git.example:65536/c.git" }, "port", false},
+		{"line feed", web, func(c *Config) { c.URL = "https://git.example/c%0Ad.git" }, "U+000A", false},
+		{"odd host", web, func(c *Config) { c.URL = "https://git_%2d.example/c.git" }, "malformed", false},
+		{"not loopback", web, func(c *Config) { c.URL = "http://git.example/c.git" }, "loopback addresses only", false},
+		{"not quite loopback", web, func(c *Config) { c.URL = "http://127.0.0.1.git.example/c.git" }, "loopback addresses only", false},
+		{"token in the clear", web, func(c *Config) { c.URL = "http://127.0.0.1/c.git" }, "are for https", false},
+		{"no token file", web, func(c *Config) { c.TokenFile += ".none" }, "token_file: open", true},
+		{"token of everybody", web, func(c *Config) { c.TokenFile = write(t, "t", 0o604) }, "everybody may read", true},
+		{"empty token", web, func(c *Config) { c.TokenFile = write(t, "\n", 0o600) }, "does not hold a token", true},
+		{"two tokens", web, func(c *Config) { c.TokenFile = write(t, "a\nb\n", 0o600) }, "does not hold a token", true},
+		{"token is a directory", web, func(c *Config) { c.TokenFile = t.TempDir() }, "is not a regular file", true},
+		{"no CA", web, func(c *Config) { c.CAFile += ".none" }, "ca_file: open", true},
+		{"odd CA", web, func(c *Config) { c.CAFile = key }, "holds no certificate", true},
+		{"key for https", web, func(c *Config) { c.SSHKey = key }, "are for ssh://", false},
+		{"token for ssh", shell, func(c *Config) { c.TokenFile = w.TokenFile }, "are for https://", false},
+		{"CA for ssh", shell, func(c *Config) { c.CAFile = w.CAFile }, "are for https://", false},
+		{"no user", shell, func(c *Config) { c.URL = "ssh://git.example/c.git" }, "want a user, such as ssh://git@git.example/c.git", false},
+		{"option as user", shell, func(c *Config) { c.URL = "ssh://-oProxyCommand=x@git.example/c.git" }, "is not the name of a user", false},
+		{"option as host", shell, func(c *Config) { c.URL = "ssh://git@-oProxyCommand=x/c.git" }, "is not the name of a host", false},
+		{"host with a space", shell, func(c *Config) { c.URL = "ssh://git@a b/c.git" }, "malformed", false},
+		{"no key", shell, func(c *Config) { c.SSHKey = "" }, "ssh needs ssh_key", false},
+		{"no known hosts", shell, func(c *Config) { c.KnownHosts = "" }, "ssh needs ssh_key", false},
+		{"key of everybody", shell, func(c *Config) { c.SSHKey = write(t, "k", 0o644) }, "everybody may read", true},
+		{"key with a passphrase", shell, func(c *Config) { c.SSHKey = locked }, "has a passphrase", true},
+		{"no private key", shell, func(c *Config) { c.SSHKey = w.TokenFile }, "is not a private key", true},
+		{"empty known hosts", shell, func(c *Config) { c.KnownHosts = write(t, "\n", 0o644) }, "is empty", true},
+		{"odd known hosts", shell, func(c *Config) { c.KnownHosts = write(t, "git.example what\n", 0o644) }, "known_hosts: ", true},
 	} {
 		conf := c.from
 		c.change(&conf)
-		err := Check(conf)
-		checkReason(t, "Check with "+c.name, err, reason.Config, c.words)
-		if _, nerr := New(conf, Default()); nerr == nil || nerr.Error() != err.Error() {
-			t.Errorf("New with %s = %v", c.name, nerr)
+		_, err := New(conf, Default())
+		checkReason(t, "New with "+c.name, err, reason.Config, c.words)
+		switch cerr := Check(conf); {
+		case c.file && cerr != nil:
+			t.Errorf("Check with %s = %v, although it is about a file", c.name, cerr)
+		case !c.file && (cerr == nil || cerr.Error() != err.Error()):
+			t.Errorf("Check with %s = %v", c.name, cerr)
 		}
 		if strings.Contains(err.Error(), "hush") {
-			t.Errorf("Check with %s = %v, which holds a password", c.name, err)
+			t.Errorf("New with %s = %v, which holds a password", c.name, err)
 		}
 	}
 }
