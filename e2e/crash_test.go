@@ -24,8 +24,7 @@ func TestKillPuller(t *testing.T) {
 	s.promote("2.0")
 	start := time.Now()
 	m.cycle(0)
-	whole := time.Since(start)
-	killed, live := 0, "2.0"
+	k, live := killer{whole: time.Since(start)}, "2.0"
 	n := rounds(25, 400) // about half of them end before they are killed
 	for i := range n {
 		want := versions[rand.IntN(len(versions))]
@@ -40,9 +39,7 @@ func TestKillPuller(t *testing.T) {
 			want = live
 			cmd = m.puller("--pin", want)
 		}
-		if kill(t, cmd, time.Duration(rand.Int64N(int64(whole)))) {
-			killed++
-		}
+		k.kill(t, cmd)
 		m.invariants()
 		if i%3 == 0 {
 			m.cycle(0, "--unpin") // whether the order was taken back before the kill is not known
@@ -54,10 +51,7 @@ func TestKillPuller(t *testing.T) {
 		m.settled(want)
 		live = want
 	}
-	t.Logf("%d of %d were killed", killed, n)
-	if killed < n/4 {
-		t.Errorf("only %d of %d were killed in the middle: the test tests little", killed, n)
-	}
+	k.enough(t, n)
 }
 
 // pinned returns the version that pin.json names.
@@ -83,12 +77,9 @@ func TestKillBuilder(t *testing.T) {
 	s.release("0.1") // makes the mirrors, which takes longer
 	start := time.Now()
 	s.release("0.2")
-	whole := time.Since(start)
-	killed := 0
+	k := killer{whole: time.Since(start)}
 	for _, v := range versions {
-		if kill(t, s.command("builder", "release", "--rev", v), time.Duration(rand.Int64N(int64(whole)))) {
-			killed++
-		}
+		k.kill(t, s.command("builder", "release", "--rev", v))
 		s.run(0, "builder", "verify", s.named("host"))
 		s.release(v)
 		s.run(0, "builder", "verify", v)
@@ -96,10 +87,7 @@ func TestKillBuilder(t *testing.T) {
 			t.Fatalf("host names %s, want %s", got, v)
 		}
 	}
-	t.Logf("%d of %d were killed", killed, n)
-	if killed < n/4 {
-		t.Errorf("only %d of %d were killed in the middle: the test tests little", killed, n)
-	}
+	k.enough(t, n)
 	must(t, noTemps(s.path("site", "bucket")))
 }
 

@@ -170,19 +170,40 @@ func (m *machine) cycle(want int, args ...string) string {
 	return r.Reason
 }
 
-// kill starts cmd, and kills it after the given time unless it has ended by then. It
-// reports whether it was killed.
-func kill(t testing.TB, cmd *exec.Cmd, after time.Duration) bool {
+// killer kills programs at random moments of the time that they take. A machine is busier
+// at one time than at another, so it learns how long that is as it goes.
+type killer struct {
+	whole time.Duration
+	n     int // how many were killed
+}
+
+// kill starts cmd and kills it, unless it ends before.
+func (k *killer) kill(t testing.TB, cmd *exec.Cmd) {
 	t.Helper()
+	start := time.Now()
 	must(t, cmd.Start())
-	timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(time.Duration(rand.Int64N(int64(k.whole))), func() { cmd.Process.Kill() })
 	defer timer.Stop()
 	err := cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled()
+	if cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
+		k.n++
+		k.whole += k.whole / 16
+	} else {
+		k.whole = (k.whole + time.Since(start)) / 2
+	}
+}
+
+// enough reports an error unless enough of so many were killed for the test to mean anything.
+func (k *killer) enough(t testing.TB, of int) {
+	t.Helper()
+	t.Logf("%d of %d were killed", k.n, of)
+	if k.n < of/4 {
+		t.Errorf("only %d of %d were killed in the middle: the test tests little", k.n, of)
+	}
 }
 
 // invariants asserts what must hold at any moment, however a puller ended.
