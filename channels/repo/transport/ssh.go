@@ -171,8 +171,7 @@ func (h *shell) begin(ctx context.Context, service Service, patience time.Durati
 	}
 	if err != nil {
 		err = fmt.Errorf("repo %q: %w", name(h.u), w.cause(err))
-		s.end()
-		h.Close()
+		s.end(false)
 		return nil, err
 	}
 	w.stall = h.patience.Stall
@@ -270,23 +269,30 @@ func (s *shellSession) Ask(request []byte) error {
 // flush is what ends a conversation that asks for nothing.
 const flush = "0000"
 
+// maxRest bounds what a service may still say when nobody wants more of it, in bytes.
+const maxRest = 4 << 10
+
+// Close lets the connection be where the host has ended the service too. Of one that it
+// leaves open, the connection would keep what it says, for every conversation anew.
 func (s *shellSession) Close() error {
 	if !s.asked {
 		io.WriteString(s.in, flush) // it may be gone: no matter
 	}
-	s.end()
+	_, err := io.CopyN(io.Discard, s.out, maxRest)
+	over := err == io.EOF
+	if over {
+		s.ssh.Wait() // how it ended does not matter
+	}
+	s.end(over)
 	return nil
 }
 
-// end ends the service, and lets the connection be, unless it is broken.
-func (s *shellSession) end() {
-	s.stop()
-	if s.ssh != nil {
-		s.ssh.Close()
-	}
-	broken := s.watch.ctx.Err() != nil
+// end ends the conversation, and the connection unless it is to be kept. Nothing is said
+// to the host any more: it may not be listening.
+func (s *shellSession) end(keep bool) {
+	keep = s.stop() && keep
 	s.watch.stop()
-	if broken {
+	if !keep {
 		s.h.Close()
 	}
 }
