@@ -54,7 +54,7 @@ func Open(dir string, c Config) (*Repo, error) {
 	}
 	at, err := remote.Open(c.remote())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open channel repo: %w", err)
 	}
 	m, err := openMirror(dir, c.OwnsMirror)
 	if err != nil {
