@@ -39,7 +39,8 @@
 //	shallow          the same, for git programs: its parents are not here
 //
 // Whatever is found broken in it (by the hash of each object, too) is answered by
-// throwing the mirror away and fetching again, once; also when it has become crowded.
+// throwing the mirror away and fetching again, once; also when news come and it has become
+// crowded: more than 6912 objects or 256 MiB.
 // Who can write the mirror can make a puller believe what the git host could; a builder,
 // whose git program obeys the mirror's configuration, runs programs for him.
 //

@@ -156,11 +156,30 @@ func escapeGlob(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
 }
 
-// crowded reports whether there are so many loose objects that it is time to begin
-// anew. As `git gc --auto`, it looks at one of the 256 directories and has the same limit.
+// Bounds on a mirror. Beyond them it is time to begin anew: nothing in it is ever deleted,
+// and the host decides what comes.
+const (
+	maxMirrorObjects = 27 << 8 // about as many as `git gc --auto` lets be
+	maxMirrorBytes   = 256 << 20
+)
+
+// crowded reports whether the mirror has become too big.
 func (m *mirror) crowded() bool {
-	names, err := os.ReadDir(filepath.Join(m.dir, "objects", "17"))
-	return err == nil && len(names) > 27
+	var count, size int64
+	err := filepath.WalkDir(filepath.Join(m.dir, "objects"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if count, size = count+1, size+info.Size(); count > maxMirrorObjects || size > maxMirrorBytes {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return err == nil && (count > maxMirrorObjects || size > maxMirrorBytes)
 }
 
 // setHead records commit as the newest one.

@@ -242,23 +242,46 @@ func TestMirrorLeftovers(t *testing.T) {
 	}
 }
 
-// TestMirrorCrowded lets a mirror grow until it is made anew.
+// TestMirrorCrowded lets a mirror grow until it is made anew. What the host sends decides
+// about number and size of the objects, and about their names.
 func TestMirrorCrowded(t *testing.T) {
-	dir := newRepo(t)
-	work := clone(t, dir)
-	r := open(t, dir)
-	last := fetch(t, r, "").Commit
-	for i := range 28 {
-		write(t, filepath.Join(r.m.dir, "objects/17", fmt.Sprintf("%038x", i)), "x")
+	for name, grow := range map[string]func(t *testing.T, r *Repo){
+		"many": func(t *testing.T, r *Repo) {
+			for i := range maxMirrorObjects {
+				write(t, filepath.Join(r.m.dir, fmt.Sprintf("objects/%02x/%038x", 0x20+i%2, i)), "x")
+			}
+		},
+		"big": func(t *testing.T, r *Repo) {
+			file := filepath.Join(r.m.dir, "objects/20", strings.Repeat("0", 38))
+			write(t, file, "x")
+			if err := os.Truncate(file, maxMirrorBytes); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := newRepo(t)
+			work := clone(t, dir)
+			r := open(t, dir)
+			last := fetch(t, r, "").Commit
+			if r.m.crowded() {
+				t.Error("a new mirror is crowded")
+			}
+			grow(t, r)
+			if s := fetch(t, r, last); s.Commit != last || !r.m.crowded() {
+				t.Error("an idle Fetch made the mirror anew")
+			}
+			commitAll(t, work, "next")
+			if _, err := r.Branches(t.Context(), ""); err != nil || !r.m.crowded() {
+				t.Errorf("Branches made the mirror anew, whose snapshots are in it: %v", err)
+			}
+			head := commitAll(t, work, "another")
+			if s := fetch(t, r, last); s.Commit != head || s.Rewritten || r.m.crowded() {
+				t.Errorf("Fetch = %+v, crowded %t", s, r.m.crowded())
+			}
+			checkRead(t, fetch(t, r, head), "channels/a.json", "{\"a\":1}\n")
+		})
 	}
-	if s := fetch(t, r, last); s.Commit != last || !r.m.crowded() {
-		t.Error("an idle Fetch made the mirror anew")
-	}
-	head := commitAll(t, work, "next")
-	if s := fetch(t, r, last); s.Commit != head || s.Rewritten || r.m.crowded() {
-		t.Errorf("Fetch = %+v, crowded %t", s, r.m.crowded())
-	}
-	checkRead(t, fetch(t, r, head), "channels/a.json", "{\"a\":1}\n")
 }
 
 func TestMirrorModes(t *testing.T) {

@@ -137,6 +137,10 @@ func (r *Repo) fetch(ctx context.Context, last string) (*Snapshot, error) {
 		return nil, err
 	}
 	if head != r.head {
+		// Not while branches are read, whose snapshots are in it.
+		if err := r.makeRoom(head); err != nil {
+			return nil, err
+		}
 		if err := r.take(ctx, newVerification(), head); err != nil {
 			return nil, err
 		}
@@ -153,16 +157,20 @@ func (r *Repo) fetch(ctx context.Context, last string) (*Snapshot, error) {
 	return s, err
 }
 
+// makeRoom throws a crowded mirror away, unless it has the commit.
+func (r *Repo) makeRoom(commit plumbing.Hash) error {
+	have, err := r.m.Has(commit)
+	if err != nil || have || !r.m.crowded() {
+		return err
+	}
+	return r.drop()
+}
+
 // take makes sure that the commit is in the mirror, whole.
 func (r *Repo) take(ctx context.Context, v *verification, commit plumbing.Hash) error {
 	have, err := r.m.Has(commit)
 	if err != nil {
 		return err
-	}
-	if !have && r.m.crowded() {
-		if err := r.drop(); err != nil {
-			return err
-		}
 	}
 	if !have {
 		if err := r.remote.Fetch(ctx, r.m, commit); err != nil {
