@@ -2,6 +2,7 @@ package layout
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 
@@ -207,6 +208,12 @@ var userInfoInText = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s]*@`)
 // Redact returns text, the words of a program for example, with no user name and no
 // password in the URLs that it holds.
 func Redact(text string) string { return userInfoInText.ReplaceAllString(text, "$1") }
+
+// Place returns where a URL leads, for messages: people put tokens and passwords into all
+// that is not scheme, host and path.
+func Place(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
 
 // Keys of a version's objects in the bucket, below <prefix>.
 

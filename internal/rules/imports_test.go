@@ -42,7 +42,7 @@ func edges() [][2]string {
 		{"layout/archive", "layout layout/tree internal/reason"},
 		{"layout/bucket/buckettest", "layout/bucket internal/reason"},
 		{"layout/bucket/download", "layout/bucket internal/reason"},
-		{"layout/bucket/s3", "internal/reason"},
+		{"layout/bucket/s3", "layout internal/reason"},
 		{"layout/bucket", "layout/bucket/s3 layout internal/canon internal/durable internal/reason"},
 		{"layout/node", "layout layout/tree internal/canon internal/durable internal/reason"},
 		{"layout/tree", "layout internal/reason"},

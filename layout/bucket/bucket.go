@@ -98,6 +98,7 @@ import (
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket/s3"
 )
 
@@ -206,7 +207,7 @@ func Open(_ context.Context, c Config) (Bucket, error) {
 		return nil, reason.Errorf(reason.Config, "storage.url is malformed; %s", urlForms)
 	}
 	if u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return nil, reason.Errorf(reason.Config, "storage.url: %q holds more than a place; %s", u.Redacted(), urlForms)
+		return nil, reason.Errorf(reason.Config, "storage.url: %q holds more than a place; %s", layout.Place(u), urlForms)
 	}
 	switch u.Scheme {
 	case "file":
@@ -214,7 +215,7 @@ func Open(_ context.Context, c Config) (Bucket, error) {
 	case "s3":
 		return openS3(u, c)
 	default:
-		return nil, reason.Errorf(reason.Config, "storage.url: the scheme of %q is %q; %s", u.Redacted(), u.Scheme, urlForms)
+		return nil, reason.Errorf(reason.Config, "storage.url: the scheme of %q is %q; %s", layout.Place(u), u.Scheme, urlForms)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
 )
 
 // file is a repository in a directory of this machine. It is read in process, object
@@ -49,9 +50,9 @@ const (
 func dirOf(u *url.URL) (string, error) {
 	switch {
 	case u.Host != "" || u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return "", reason.Errorf(reason.Config, "repo URL %q holds more than a path; a directory is written file:///dir, with three slashes", u.Redacted())
+		return "", reason.Errorf(reason.Config, "repo URL %q holds more than a path; a directory is written file:///dir, with three slashes", layout.Place(u))
 	case !filepath.IsAbs(u.Path) || filepath.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") || strings.ContainsRune(u.Path, 0):
-		return "", reason.Errorf(reason.Config, "repo URL %q: the path is not absolute and plain, or is the root; write file:///dir", u.Redacted())
+		return "", reason.Errorf(reason.Config, "repo URL %q: the path is not absolute and plain, or is the root; write file:///dir", layout.Place(u))
 	}
 	return filepath.Clean(u.Path), nil
 }

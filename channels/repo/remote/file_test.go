@@ -135,7 +135,7 @@ func TestOpen(t *testing.T) {
 		if _, err := Dir(c.url); reason.Of(err) != reason.Config {
 			t.Errorf("Dir(%q) = %v, want the reason config", c.url, err)
 		}
-		if strings.Contains(err.Error(), "u:secret") {
+		if strings.Contains(err.Error(), "secret") {
 			t.Errorf("Open(%q) = %v, which holds a password", c.url, err)
 		}
 	}

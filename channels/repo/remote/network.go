@@ -339,7 +339,7 @@ func (n *network) ask(c *conversation, q query) (answer, error) {
 			a.known = line != "NAK"
 			a.pack = r
 			if c.caps["side-band-64k"] {
-				a.pack = &demux{sideband.NewDemuxer(sideband.Sideband64k, r)}
+				a.pack = &demux{s: pktline.NewScanner(r)}
 			}
 			return a, nil
 		case len(words) == 3 && words[0] == "ACK":
@@ -349,13 +349,42 @@ func (n *network) ask(c *conversation, q query) (answer, error) {
 	}
 }
 
-// demux reads what is in the first band.
-type demux struct{ d *sideband.Demuxer }
+// demux reads what is in the first band, which has the data. The second, which has
+// progress, goes to progress unless that is nil, and the third ends it.
+type demux struct {
+	s        *pktline.Scanner
+	progress io.Writer
+	rest     []byte
+}
 
 func (d *demux) Read(p []byte) (int, error) {
-	n, err := d.d.Read(p)
-	if err != nil && err != io.EOF {
-		err = cut(err)
+	for len(d.rest) == 0 {
+		if !d.s.Scan() {
+			if err := d.s.Err(); err != nil {
+				return 0, cut(err)
+			}
+			return 0, io.EOF
+		}
+		line := d.s.Bytes()
+		if len(line) == 0 {
+			return 0, io.EOF
+		}
+		switch sideband.Channel(line[0]) {
+		case sideband.PackData:
+			d.rest = line[1:]
+		case sideband.ProgressMessage:
+			if d.progress != nil {
+				if _, err := d.progress.Write(line[1:]); err != nil {
+					return 0, err
+				}
+			}
+		case sideband.ErrorMessage:
+			return 0, fmt.Errorf("the host says: %s", transport.Printable(string(line[1:])))
+		default:
+			return 0, reason.Errorf(reason.Format, "answer is malformed: it has a band %d", line[0])
+		}
 	}
-	return n, err
+	n := copy(p, d.rest)
+	d.rest = d.rest[n:]
+	return n, nil
 }

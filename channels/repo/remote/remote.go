@@ -132,7 +132,7 @@ func Check(c Config) error {
 		return transport.Check(c)
 	}
 	if c != (Config{URL: c.URL}) {
-		return reason.Errorf(reason.Config, "repo URL %q is a directory: token_file, ca_file, ssh_key and known_hosts are for other machines", u.Redacted())
+		return reason.Errorf(reason.Config, "repo URL %q is a directory: token_file, ca_file, ssh_key and known_hosts are for other machines", layout.Place(u))
 	}
 	_, err = dirOf(u)
 	return err
@@ -161,7 +161,7 @@ func Dir(repoURL string) (string, error) {
 		return "", err
 	}
 	if u.Scheme != "file" {
-		return "", reason.Errorf(reason.Config, "repo URL %q is not that of a directory; write file:///dir", u.Redacted())
+		return "", reason.Errorf(reason.Config, "repo URL %q is not that of a directory; write file:///dir", layout.Place(u))
 	}
 	return dirOf(u)
 }
@@ -178,7 +178,7 @@ func parse(repoURL string) (*url.URL, error) {
 	case "file", "https", "ssh", "http":
 		return u, nil
 	default:
-		return nil, reason.Errorf(reason.Config, "repo URL %q: scheme %q is refused; %s", layout.StripUserInfo(u.Redacted()), u.Scheme, ways)
+		return nil, reason.Errorf(reason.Config, "repo URL %q: scheme %q is refused; %s", layout.Place(u), u.Scheme, ways)
 	}
 }
 

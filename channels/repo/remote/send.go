@@ -12,7 +12,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 
 	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/channels/repo/transport"
@@ -156,9 +155,7 @@ func (n *network) verdict(ctx context.Context, c *conversation, force bool) erro
 	var r io.Reader = newCapped(c, "report", maxReport)
 	var words tail
 	if c.caps["side-band-64k"] {
-		d := sideband.NewDemuxer(sideband.Sideband64k, r)
-		d.Progress = &words
-		r = &demux{d}
+		r = &demux{s: pktline.NewScanner(r), progress: &words}
 	}
 	report := packp.NewReportStatus()
 	if err := report.Decode(r); err != nil {

@@ -161,6 +161,14 @@ func TestHostile(t *testing.T) {
 		{"no answer", func(h *hostile) { h.answer = say(nil) }, nil, true, reason.IO, "answer ends early"},
 		{"odd answer", func(h *hostile) { h.answer = say(lines("shallow "+head, "", "what?\n")) }, nil, true, reason.Format, `malformed at "what?"`},
 		{"not our ref", func(h *hostile) { h.answer = say(lines("ERR upload-pack: not our ref\n")) }, nil, true, reason.IO, "not our ref"},
+		{"error in its band", func(h *hostile) {
+			h.advert = say(lines("# service=git-upload-pack\n", "", head+" refs/heads/main\x00shallow side-band-64k\n", ""))
+			h.answer = then(gift, say(lines("\x02much ado", "\x03fatal:\x1b[31m\nsee https://u:hush@h/x", "")))
+		}, nil, true, reason.IO, "the host says: fatal: [31m see https://h/x"},
+		{"odd band", func(h *hostile) {
+			h.advert = say(lines("# service=git-upload-pack\n", "", head+" refs/heads/main\x00shallow side-band-64k\n", ""))
+			h.answer = then(gift, say(lines("\x1b[31m", "")))
+		}, nil, true, reason.Format, "it has a band 27"},
 		{"no pack", func(h *hostile) { h.answer = say(gift) }, nil, true, reason.IO, "pack ends early"},
 		{"odd pack", func(h *hostile) { h.answer = then(gift, say([]byte("PACX0000000000000000000000"))) }, nil, true, reason.Format, "pack is malformed"},
 		{"cut pack", func(h *hostile) { h.answer = then(gift, say(blobOf(1000)[:40])) }, nil, true, reason.IO, "pack ends early"},

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
@@ -63,7 +64,8 @@ func checkURL(u *url.URL) error {
 	case !hostName.MatchString(host) && net.ParseIP(host) == nil:
 		return refuse("repo URL %q: %q is not the name of a host", name(u), host)
 	case u.User != nil && !userName.MatchString(u.User.Username()):
-		return refuse("repo URL %q: %q is not the name of a user", name(u), u.User.Username())
+		// It may be a token that somebody has put there.
+		return refuse("repo URL %q: what stands before the @ is not the name of a user; a token belongs into the file that channels.token_file names", name(u))
 	case strings.Trim(u.Path, "/") == "":
 		return refuse("repo URL %q has no path", name(u))
 	}
@@ -136,7 +138,7 @@ const maxFile = 4 << 20
 // readFile reads a file of the configuration. A private one is nobody else's to read: a group
 // may, since that is how a service gets it.
 func readFile(key, file string, private bool) ([]byte, error) {
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe does not hold it up
 	if err != nil {
 		return nil, refuse("%s: %w", key, err)
 	}

@@ -142,7 +142,7 @@ func (w *watch) cause(err error) error {
 }
 
 // name returns a URL for messages.
-func name(u *url.URL) string { return Name(u.Redacted()) }
+func name(u *url.URL) string { return layout.Place(u) }
 
 // Name returns a repo URL for messages: without a user.
 func Name(repoURL string) string { return layout.StripUserInfo(repoURL) }

@@ -112,8 +112,12 @@ func TestCheck(t *testing.T) {
 	}{
 		{"password", web, func(c *Config) { c.URL = "https://u:hush@git.example/c.git" }, "holds a password", false},
 		{"empty password", web, func(c *Config) { c.URL = "https://u:@git.example/c.git" }, "holds a password", false},
-		{"query", web, func(c *Config) { c.URL += "?service=x" }, "more than a host and a path", false},
-		{"fragment", web, func(c *Config) { c.URL += "#x" }, "more than a host and a path", false},
+		{"token as user", web, func(c *Config) {
+			c.URL = "https://github_pat_hush" + strings.Repeat("x", 80) + "@git.example/c.git"
+		}, "a token belongs into the file that channels.token_file names", false},
+		{"no slashes", web, func(c *Config) { c.URL = "https:hush@git.example/c.git" }, "more than a host and a path", false},
+		{"query", web, func(c *Config) { c.URL += "?private_token=hush" }, "more than a host and a path", false},
+		{"fragment", web, func(c *Config) { c.URL += "#hush" }, "more than a host and a path", false},
 		{"no host", web, func(c *Config) { c.URL = "https:///c.git" }, `"" is not the name of a host`, false},
 		{"no path", web, func(c *Config) { c.URL = "https://git.example/" }, "has no path", false},
 		{"port", web, func(c *Config) { c.URL = "https://git.example:65536/c.git" }, "port", false},
@@ -126,6 +130,12 @@ func TestCheck(t *testing.T) {
 		{"token of everybody", web, func(c *Config) { c.TokenFile = write(t, "t", 0o604) }, "everybody may read", true},
 		{"empty token", web, func(c *Config) { c.TokenFile = write(t, "\n", 0o600) }, "does not hold a token", true},
 		{"two tokens", web, func(c *Config) { c.TokenFile = write(t, "a\nb\n", 0o600) }, "does not hold a token", true},
+		{"token is a pipe", web, func(c *Config) {
+			c.TokenFile = filepath.Join(t.TempDir(), "pipe")
+			if err := mkfifo(c.TokenFile); err != nil {
+				t.Fatal(err)
+			}
+		}, "is not a regular file", true},
 		{"token is a directory", web, func(c *Config) { c.TokenFile = t.TempDir() }, "is not a regular file", true},
 		{"no CA", web, func(c *Config) { c.CAFile += ".none" }, "ca_file: open", true},
 		{"odd CA", web, func(c *Config) { c.CAFile = key }, "holds no certificate", true},

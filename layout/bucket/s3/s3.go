@@ -62,6 +62,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/signer"
 
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
 )
 
 // Config says where a bucket is, and how to come in.
@@ -155,11 +156,11 @@ func bucketURL(c Config) (url.URL, error) {
 	}
 	switch {
 	case u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q is not a URL of http or https; %s", u.Redacted(), want)
+		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q is not a URL of http or https; %s", layout.Place(u), want)
 	case u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q holds more than a host; %s", u.Redacted(), want)
+		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q holds more than a host; %s", layout.Place(u), want)
 	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q is plain http, which is for loopback addresses alone; write https://", u.Redacted())
+		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q is plain http, which is for loopback addresses alone; write https://", layout.Place(u))
 	}
 	base := url.URL{Scheme: u.Scheme, Host: u.Host}
 	if !c.PathStyle && s3utils.IsVirtualHostSupported(base, c.Bucket) {

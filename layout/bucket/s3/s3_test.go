@@ -61,10 +61,10 @@ func TestRefusedConfig(t *testing.T) {
 		{func(c *Config) { c.Endpoint = "http://s3.example" }, "plain http, which is for loopback addresses alone"},
 		{func(c *Config) { c.Endpoint = "http://10.0.0.1" }, "plain http"},
 		{func(c *Config) { c.Endpoint = "http://127.0.0.1.example" }, "plain http"},
-		{func(c *Config) { c.Endpoint = "https://u:secret@s3.example" }, "more than a host"},
+		{func(c *Config) { c.Endpoint = "https://u:hush@s3.example" }, "more than a host"},
 		{func(c *Config) { c.Endpoint = "https://s3.example/releases" }, "more than a host"},
-		{func(c *Config) { c.Endpoint = "https://s3.example?secret" }, "more than a host"},
-		{func(c *Config) { c.Endpoint = "https://u:secret@s3.example\x7f" }, "malformed"},
+		{func(c *Config) { c.Endpoint = "https://s3.example/?X-Amz-Signature=hush" }, "more than a host"},
+		{func(c *Config) { c.Endpoint = "https://u:hush@s3.example\x7f" }, "malformed"},
 		{func(c *Config) { c.Region = "eu north" }, "not a region"},
 		{func(c *Config) { c.AccessKeyFile = "/none" }, "one is set and the other is not"},
 		{func(c *Config) { c.SecretKeyFile = "/none" }, "one is set and the other is not"},
@@ -79,7 +79,7 @@ func TestRefusedConfig(t *testing.T) {
 		if tt.says == "" && err != nil || tt.says != "" && (reason.Of(err) != reason.Config || !strings.Contains(err.Error(), tt.says)) {
 			t.Errorf("%+v: %v, want the reason config and %q", c, err, tt.says)
 		}
-		if err != nil && strings.Contains(err.Error(), "secret@") {
+		if err != nil && strings.Contains(err.Error(), "hush") {
 			t.Errorf("%v: holds a password", err)
 		}
 	}
