@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/minio/minio-go/v7"
+
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/bucket/s3"
 )
@@ -22,35 +24,36 @@ type remote struct {
 }
 
 func (r *remote) Get(ctx context.Context, key string) (io.ReadCloser, Info, error) {
-	resp, err := r.read(ctx, http.MethodGet, key, nil, http.StatusOK)
-	if err != nil {
-		return nil, Info{}, err
-	}
-	return resp.Body, infoOf(resp), nil
+	body, info, err := r.get(ctx, key, minio.GetObjectOptions{})
+	return body, infoOf(info), err
+}
+
+func (r *remote) get(ctx context.Context, key string, o minio.GetObjectOptions) (body io.ReadCloser, info minio.ObjectInfo, err error) {
+	err = r.read(ctx, key, func() error {
+		body, info, err = r.c.Get(ctx, key, o)
+		return err
+	})
+	return body, info, err
 }
 
 func (r *remote) Stat(ctx context.Context, key string) (Info, error) {
-	resp, err := r.read(ctx, http.MethodHead, key, nil, http.StatusOK)
-	if err != nil {
-		return Info{}, err
-	}
-	return infoOf(resp), resp.Body.Close()
+	var info minio.ObjectInfo
+	err := r.read(ctx, key, func() (err error) {
+		info, err = r.c.Stat(ctx, key)
+		return err
+	})
+	return infoOf(info), err
 }
 
-// read sends a request for an object that only the status want answers.
-func (r *remote) read(ctx context.Context, method, key string, header map[string]string, want int) (*http.Response, error) {
+// read calls ask, which asks for an object, again where that may help.
+func (r *remote) read(ctx context.Context, key string, ask func() error) error {
 	if err := CheckKey(key); err != nil {
-		return nil, err
+		return err
 	}
-	resp, err := r.c.Do(ctx, s3.Request{Method: method, Key: key, Header: header})
-	if err != nil {
-		return nil, fmt.Errorf("object %q: %w", key, unread(err))
+	if err := r.c.Retry(ctx, ask); err != nil {
+		return fmt.Errorf("object %q: %w", key, unread(err))
 	}
-	if resp.StatusCode != want {
-		resp.Body.Close()
-		return nil, fmt.Errorf("object %q: the server answers %d, want %d", key, resp.StatusCode, want)
-	}
-	return resp, nil
+	return nil
 }
 
 // unread gives the answers that mean something of their own to a reader that meaning.
@@ -74,8 +77,8 @@ func unread(err error) error {
 	return err
 }
 
-func infoOf(resp *http.Response) Info {
-	return Info{resp.ContentLength, versionIn(resp.Header)}
+func infoOf(o minio.ObjectInfo) Info {
+	return Info{o.Size, versionIn(o.Headers)}
 }
 
 // versionIn returns the ETag as it is written. One that cannot be sent back is none.
@@ -95,75 +98,71 @@ func (r *remote) Range(ctx context.Context, key string, offset int64, version st
 	if offset < 0 {
 		return nil, Info{}, fmt.Errorf("object %q: %w: offset %d", key, ErrRange, offset)
 	}
-	header := map[string]string{"Range": fmt.Sprintf("bytes=%d-", offset)}
+	var o minio.GetObjectOptions
+	o.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	if version != "" && !weak(version) {
-		header["If-Match"] = version
+		o.Set("If-Match", version)
 	}
-	resp, err := r.read(ctx, http.MethodGet, key, header, http.StatusPartialContent)
+	body, info, err := r.get(ctx, key, o)
 	if err != nil {
 		return nil, Info{}, err
 	}
-	size, err := rangeOf(resp, offset)
-	if now := versionIn(resp.Header); err == nil && version != "" && now != version {
+	size, err := rangeOf(info, offset)
+	now := versionIn(info.Headers)
+	if err == nil && version != "" && now != version {
 		err = fmt.Errorf("%w: its version is %q, want %q", ErrChanged, now, version)
 	}
 	if err != nil {
-		resp.Body.Close()
+		body.Close()
 		return nil, Info{}, fmt.Errorf("object %q: %w", key, err)
 	}
-	return resp.Body, Info{size, versionIn(resp.Header)}, nil
+	return body, Info{size, now}, nil
 }
 
 // rangeOf checks that an answer is what is there of an object from offset, and returns
 // the size of the whole.
-func rangeOf(resp *http.Response, offset int64) (int64, error) {
-	said := resp.Header.Get("Content-Range")
+func rangeOf(o minio.ObjectInfo, offset int64) (int64, error) {
+	said := o.Headers.Get("Content-Range")
 	_, total, _ := strings.Cut(said, "/")
 	size, err := strconv.ParseInt(total, 10, 64)
-	if err != nil || offset >= size || resp.ContentLength != size-offset || said != fmt.Sprintf("bytes %d-%d/%d", offset, size-1, size) {
-		return 0, fmt.Errorf("range mismatch: got %q with %d bytes, want those from %d to the end", said, resp.ContentLength, offset)
+	if err != nil || offset >= size || o.Size != size-offset || said != fmt.Sprintf("bytes %d-%d/%d", offset, size-1, size) {
+		return 0, fmt.Errorf("range mismatch: got %q with %d bytes, want those from %d to the end", said, o.Size, offset)
 	}
 	return size, nil
 }
 
 func (r *remote) Poll(ctx context.Context, key, version string, max int64) (data []byte, now string, err error) {
-	if err := CheckKey(key); err != nil {
-		return nil, "", err
-	}
 	err = inTime(ctx, key, func(ctx context.Context) error {
-		err := r.c.Retry(ctx, func() error {
+		return r.read(ctx, key, func() error {
 			data, now, err = r.poll(ctx, key, version, max)
 			return err
 		})
-		if err != nil {
-			return fmt.Errorf("object %q: %w", key, unread(err))
-		}
-		return nil
 	})
 	return data, now, err
 }
 
 // poll is one attempt of Poll: one request.
 func (r *remote) poll(ctx context.Context, key, version string, max int64) (data []byte, now string, err error) {
-	header := map[string]string{}
+	var o minio.GetObjectOptions
 	if version != "" {
-		header["If-None-Match"] = version
+		o.Set("If-None-Match", version)
 	}
-	resp, err := r.c.Once(ctx, s3.Request{Method: http.MethodGet, Key: key, Header: header})
+	body, info, err := r.c.Get(ctx, key, o)
+	var e *s3.Error
+	if version != "" && errors.As(err, &e) && e.Status == http.StatusNotModified {
+		return nil, version, ErrSame
+	}
 	if err != nil {
 		return nil, "", err
 	}
-	defer resp.Body.Close() // all that was asked for has been read, or is not wanted
-	now = versionIn(resp.Header)
-	switch {
-	case version != "" && (resp.StatusCode == http.StatusNotModified || resp.StatusCode == http.StatusOK && now == version):
+	defer body.Close() // all that was asked for has been read, or is not wanted
+	switch now = versionIn(info.Headers); {
+	case version != "" && now == version:
 		return nil, version, ErrSame
-	case resp.StatusCode != http.StatusOK:
-		return nil, "", fmt.Errorf("the server answers %d, want 200", resp.StatusCode)
-	case resp.ContentLength > max:
+	case info.Size > max:
 		return nil, "", tooLong(max)
 	}
-	if data, err = io.ReadAll(resp.Body); err != nil {
+	if data, err = io.ReadAll(body); err != nil {
 		return nil, "", err
 	}
 	return data, now, nil

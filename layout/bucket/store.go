@@ -6,10 +6,14 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/bucket/s3"
@@ -18,13 +22,14 @@ import (
 // maxPut is the size of the largest object that S3 takes in one part.
 const maxPut = 5 << 30
 
-// writeHeader carries the number of the write that made an object.
-const writeHeader = "X-Amz-Meta-Sando-Write"
+// writeNumber names the metadata that hold the number of the write that made an object.
+const writeNumber = "Sando-Write"
 
 // write is one object on its way to the server.
 type write struct {
 	r       *remote
-	put     s3.Request
+	key     string
+	content s3.Content
 	version string // to be replaced; empty: nothing
 	number  string
 	bare    bool // the server does not know conditions
@@ -36,16 +41,10 @@ func (r *remote) store(ctx context.Context, key string, body io.ReadSeeker, size
 	if size > maxPut {
 		return "", reason.Errorf(reason.Limit, "%d bytes are more than %d, the most that can be stored in one part", size, int64(maxPut))
 	}
-	w := &write{r: r, version: version, number: rand.Text()}
-	w.put = s3.Request{Method: http.MethodPut, Key: key, Body: body, Size: size}
-	if w.put.SHA256, w.put.MD5, err = hashes(ctx, body, size); err != nil {
+	w := &write{r: r, key: key, version: version, number: rand.Text()}
+	w.content = s3.Content{Body: body, Size: size}
+	if w.content.SHA256, w.content.MD5, err = hashes(ctx, body, size); err != nil {
 		return "", err
-	}
-	w.put.Header = map[string]string{"Content-Type": "application/octet-stream", writeHeader: w.number}
-	if version == "" {
-		w.put.Header["If-None-Match"] = "*"
-	} else {
-		w.put.Header["If-Match"] = version
 	}
 	err = r.c.Retry(ctx, func() error {
 		now, err = w.attempt(ctx)
@@ -55,18 +54,18 @@ func (r *remote) store(ctx context.Context, key string, body io.ReadSeeker, size
 }
 
 // hashes reads all of body, which must have exactly size bytes.
-func hashes(ctx context.Context, body io.ReadSeeker, size int64) (sum [32]byte, md string, err error) {
+func hashes(ctx context.Context, body io.ReadSeeker, size int64) (sum, md string, err error) {
 	if err := ctx.Err(); err != nil {
-		return sum, "", err
+		return "", "", err
 	}
 	if _, err := body.Seek(0, io.SeekStart); err != nil {
-		return sum, "", err
+		return "", "", err
 	}
 	h, m := sha256.New(), md5.New()
 	if _, err := io.Copy(io.MultiWriter(h, m), &exactly{r: body, left: size, size: size, check: ctx.Err}); err != nil {
-		return sum, "", err
+		return "", "", err
 	}
-	return [32]byte(h.Sum(nil)), base64.StdEncoding.EncodeToString(m.Sum(nil)), nil
+	return hex.EncodeToString(h.Sum(nil)), base64.StdEncoding.EncodeToString(m.Sum(nil)), nil
 }
 
 // attempt looks, writes, and looks again. Every attempt begins with looking: the one
@@ -82,17 +81,15 @@ func (w *write) attempt(ctx context.Context) (now string, err error) {
 	case there.Version != w.version || there.found != (w.version != ""):
 		return "", there.differs(w.version)
 	}
-	_, err = w.r.c.Once(ctx, w.put)
+	err = w.put(ctx)
 	var e *s3.Error
 	if errors.As(err, &e) && e.Unsupported() && !w.bare {
 		if there.hidden {
 			return "", fmt.Errorf("the server does not know conditional writes (%w), and these credentials do not see whether "+
 				"there is an object: let them list the bucket", e)
 		}
-		delete(w.put.Header, "If-None-Match")
-		delete(w.put.Header, "If-Match")
 		w.bare = true
-		_, err = w.r.c.Once(ctx, w.put)
+		err = w.put(ctx)
 	}
 	if errors.As(err, &e) && (e.Status == http.StatusPreconditionFailed || e.Status == http.StatusNotFound && w.version != "") {
 		return w.lost(ctx)
@@ -101,6 +98,18 @@ func (w *write) attempt(ctx context.Context) (now string, err error) {
 		return "", err
 	}
 	return w.readBack(ctx)
+}
+
+func (w *write) put(ctx context.Context) error {
+	o := minio.PutObjectOptions{UserMetadata: map[string]string{writeNumber: w.number}}
+	switch {
+	case w.bare:
+	case w.version == "":
+		o.SetMatchETagExcept("*")
+	default:
+		o.SetMatchETag(strings.TrimPrefix(strings.TrimSuffix(w.version, `"`), `"`)) // which quotes it
+	}
+	return w.r.c.Put(ctx, w.key, w.content, o)
 }
 
 // lost finds out who was faster: it may have been this writer, in a request that was
@@ -126,6 +135,10 @@ type object struct {
 	number string // of the write that made it
 }
 
+func found(o minio.ObjectInfo) object {
+	return object{infoOf(o), true, false, o.UserMetadata[writeNumber]}
+}
+
 // differs says in what an object is not what a writer expected.
 func (o object) differs(version string) error {
 	switch {
@@ -138,7 +151,7 @@ func (o object) differs(version string) error {
 }
 
 func (w *write) look(ctx context.Context) (object, error) {
-	resp, err := w.r.c.Once(ctx, s3.Request{Method: http.MethodHead, Key: w.put.Key})
+	info, err := w.r.c.Stat(ctx, w.key)
 	var e *s3.Error
 	switch {
 	case errors.As(err, &e) && e.Status == http.StatusNotFound:
@@ -148,34 +161,33 @@ func (w *write) look(ctx context.Context) (object, error) {
 	case err != nil:
 		return object{}, err
 	}
-	o := object{infoOf(resp), true, false, resp.Header.Get(writeHeader)}
-	return o, resp.Body.Close()
+	return found(info), nil
 }
 
 // readBack checks that the object is the one that was written, and returns its version.
 func (w *write) readBack(ctx context.Context) (string, error) {
-	if w.put.Size > MaxReplace {
+	if w.content.Size > MaxReplace {
 		there, err := w.look(ctx)
 		if err != nil {
 			return "", fmt.Errorf("read back: %w", err)
 		}
 		if !there.found || there.number != "" {
-			return w.verdict(there, there.number == w.number && there.Size == w.put.Size)
+			return w.verdict(there, there.number == w.number && there.Size == w.content.Size)
 		}
 		// A server that keeps no metadata: the bytes have to say it.
 	}
-	resp, err := w.r.c.Once(ctx, s3.Request{Method: http.MethodGet, Key: w.put.Key})
+	body, info, err := w.r.c.Get(ctx, w.key, minio.GetObjectOptions{})
 	if err != nil {
 		return "", fmt.Errorf("read back: %w", err)
 	}
-	defer resp.Body.Close() // read to its end
+	defer body.Close() // read to its end
 	h := sha256.New()
-	if _, err := io.Copy(h, resp.Body); err != nil {
+	if _, err := io.Copy(h, body); err != nil {
 		return "", fmt.Errorf("read back: %w", err)
 	}
-	there := object{infoOf(resp), true, false, resp.Header.Get(writeHeader)}
+	there := found(info)
 	same := there.number == w.number || there.number == ""
-	return w.verdict(there, same && [32]byte(h.Sum(nil)) == w.put.SHA256)
+	return w.verdict(there, same && hex.EncodeToString(h.Sum(nil)) == w.content.SHA256)
 }
 
 // verdict is the outcome of a write after which there is this object.

@@ -1,7 +1,6 @@
 package s3
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"encoding/xml"
 	"errors"
@@ -12,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/minio/minio-go/v7"
 )
 
 // Error is an answer that is not a success.
@@ -116,32 +117,31 @@ func temporary(err error) bool {
 	return errors.As(err, &b)
 }
 
-// judge returns an answer that is a success. Of any other it closes the body.
-func judge(method string, resp *http.Response) (*http.Response, error) {
-	var err error
+// judge returns an answer to req that is a success, and says what is wrong with any other.
+func judge(req *http.Request, resp *http.Response) error {
+	want := http.StatusOK
+	if req.Header.Get("Range") != "" {
+		want = http.StatusPartialContent
+	}
 	switch {
-	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent && resp.StatusCode != http.StatusNotModified:
-		err = refusal(resp)
-	case method == http.MethodPut:
+	case resp.StatusCode/100 != 2:
+		return refusal(resp)
+	case req.Method == http.MethodPut:
 		// The body of a success is empty. An error may be sent after a success was begun.
-		if e := refusal(resp); e.Code != "" {
-			err = e
+		if e := refusal(resp); e.Code != "" || e.Status != want {
+			return e
 		}
-	case method == http.MethodGet && resp.StatusCode != http.StatusNotModified && isXML(resp.Header):
+	case req.Method == http.MethodGet && isXML(resp.Header):
 		// No object has this type here, and there are servers that send errors like this.
-		err = refusal(resp)
+		return refusal(resp)
+	case resp.StatusCode != want:
+		return fmt.Errorf("the server answers %d, want %d", resp.StatusCode, want)
 	case encoded(resp.Header):
-		err = fmt.Errorf("the answer has the content encoding %q, want the bytes as they are stored", resp.Header.Get("Content-Encoding"))
-	case resp.ContentLength < 0 && resp.StatusCode != http.StatusNotModified:
-		err = errors.New("the answer does not say how long it is")
-	default:
-		return resp, nil
+		return fmt.Errorf("the answer has the content encoding %q, want the bytes as they are stored", resp.Header.Get("Content-Encoding"))
+	case resp.ContentLength < 0:
+		return errors.New("the answer does not say how long it is")
 	}
-	resp.Body.Close()
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return nil
 }
 
 func encoded(h http.Header) bool {
@@ -160,15 +160,10 @@ const maxRefusal = 64 << 10
 // refusal reads what an answer says of itself. Its words are shown, its prose is not:
 // it may repeat parts of the request.
 func refusal(resp *http.Response) *Error {
-	var body struct {
-		XMLName   xml.Name `xml:"Error"`
-		Code      string
-		RequestID string `xml:"RequestId"`
-		Region    string
-	}
+	var body minio.ErrorResponse
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
-	if err == nil && len(data) > 0 && xml.Unmarshal(data, &body) != nil {
-		body.Code, body.RequestID, body.Region = "", "", ""
+	if err != nil || xml.Unmarshal(data, &body) != nil {
+		body = minio.ErrorResponse{}
 	}
 	pick := func(values ...string) string {
 		for _, v := range values {
@@ -197,5 +192,3 @@ func retryAfter(s string, now time.Time) time.Duration {
 	}
 	return 0
 }
-
-func emptySum() [32]byte { return sha256.Sum256(nil) }

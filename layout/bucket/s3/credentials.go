@@ -1,12 +1,12 @@
 package s3
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -18,7 +18,7 @@ import (
 	"makenot.work/sando/internal/reason"
 )
 
-// provider finds the keys that sign a request.
+// provider finds the keys that sign a request. It is a credentials.Provider.
 type provider struct {
 	anonymous      bool
 	access, secret string // files
@@ -47,8 +47,16 @@ func newProvider(c Config) (*provider, error) {
 	return p, nil
 }
 
-// get returns the keys for one request.
-func (p *provider) get(ctx context.Context) (credentials.Value, error) {
+// IsExpired makes the client ask for the keys at each request.
+func (p *provider) IsExpired() bool { return true }
+
+// Retrieve is RetrieveWithCredContext without a context.
+func (p *provider) Retrieve() (credentials.Value, error) {
+	return p.RetrieveWithCredContext(&credentials.CredContext{})
+}
+
+// RetrieveWithCredContext returns the keys for one request.
+func (p *provider) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
 	switch {
 	case p.anonymous:
 		return credentials.Value{SignerType: credentials.SignatureAnonymous}, nil
@@ -62,10 +70,8 @@ func (p *provider) get(ctx context.Context) (credentials.Value, error) {
 	case err == nil && env.AccessKeyID+env.SecretAccessKey != "":
 		return env, reason.Errorf(reason.Config, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: one is set and the other is not; set both, or neither")
 	}
-	v, err := p.machine.GetWithContext(&credentials.CredContext{Client: p.metadata, Context: ctx})
+	v, err := p.machine.GetWithContext(&credentials.CredContext{Client: p.metadata, Context: cc.Context})
 	switch {
-	case ctx.Err() != nil:
-		return v, ctx.Err()
 	case err == nil && v.AccessKeyID != "" && v.SecretAccessKey != "":
 		p.found.Store(true)
 		return v, nil
@@ -78,6 +84,15 @@ func (p *provider) get(ctx context.Context) (credentials.Value, error) {
 	return v, reason.Errorf(reason.Config, "no credentials for the bucket: set storage.access_key_file and storage.secret_key_file, "+
 		"or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or give the machine a role (asking for it: %w), "+
 		"or read without any by storage.anonymous = true", bare(err))
+}
+
+// bare returns err without the URL that package net/http puts in front.
+func bare(err error) error {
+	var u *url.Error
+	for errors.As(err, &u) {
+		err = u.Err
+	}
+	return err
 }
 
 // renew forgets keys that were fetched.

@@ -1,15 +1,18 @@
-// Package s3 sends single requests for objects to an S3-compatible server: GET, HEAD and
-// PUT of one key. It lists nothing, looks no bucket up, and has no other request at all,
-// so credentials that may do no more than these are enough. What requests mean is up to
-// package bucket, which is the only caller.
+// Package s3 reads and writes single objects on an S3-compatible server, with minio-go's
+// client: Get, Stat and Put are one GET, HEAD or PUT of one key each. Nothing else is
+// sent: nothing is listed and no bucket looked up, so credentials that may do no more than
+// these are enough. What requests mean is up to package bucket, which is the only caller.
 //
 // # Where
 //
 // The endpoint is https://host[:port], or http for a loopback address, and empty for
 // Amazon's in the region. The bucket is named in the path, except at Amazon, Google and
-// Aliyun, which want it in the host name; PathStyle names it in the path there too. The
-// server's certificate is always verified, against the system's roots and those of CAFile.
-// The variables HTTPS_PROXY and NO_PROXY are followed.
+// Aliyun, which want it in the host name; PathStyle names it in the path there too. Of
+// Amazon's endpoints, the client asks the region's own one, with both IPv4 and IPv6 if
+// "dualstack" is in the configured name; regions that the client does not know, and
+// directory buckets ("--x-s3"), are refused. The server's certificate is always verified,
+// against the system's roots and those of CAFile. The variables HTTPS_PROXY and NO_PROXY
+// are followed.
 //
 // # Who
 //
@@ -23,19 +26,31 @@
 //   - the machine's own role: a web identity token, a container's or pod's credential
 //     service, an EC2 instance's metadata.
 //
+// The body of a PUT is sent as it is, in one part; the signature covers its SHA-256.
+//
+// # The guard
+//
+// The client's errors hide Retry-After and what broke a connection, and it takes some
+// answers for good that are not. So it sends its requests over a transport of ours, which
+// refuses any but those for an object of ours, judges the answers before the client does,
+// and keeps what was wrong with them. Of a good answer it hands on only the headers that
+// are read here: no cookie is kept, and no date can be malformed. Servers are told the name
+// sando, and neither a version nor what machine it runs on.
+//
 // # Answers
 //
 // An answer counts only as what it says of itself: the bytes as they are stored, of a length
-// named in advance, without a content encoding. Redirects are not followed, because
-// they would carry a signed request to another host. An XML error under a success status
-// is an error.
+// named in advance, without a content encoding; a range where one was asked for, and only
+// there. Redirects are not followed, because they would carry a signed request to another
+// host. An XML error under a success status is an error.
 //
 // # Again
 //
 // Connections that break, and the answers 408, 409, 429, 500, 502, 503 and 504, are tried
 // again: six attempts, waiting twice as long each time, with jitter, and at least as
 // long as Retry-After says, up to 30 seconds. A wait that the context's deadline would cut
-// off is not begun. No attempt waits longer than 30 seconds for a byte to come or go.
+// off is not begun. No attempt waits longer than 30 seconds for a byte to come or go. The
+// client itself tries nothing again.
 //
 // # Secrets
 //
@@ -44,22 +59,21 @@
 package s3
 
 import (
+	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/url"
 	"path"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/s3utils"
-	"github.com/minio/minio-go/v7/pkg/signer"
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
@@ -81,14 +95,10 @@ const defaultRegion = "us-east-1"
 
 // Client sends requests to one bucket. It may be used by several goroutines at once.
 type Client struct {
-	base   url.URL // of the bucket
-	prefix string
-	region string
-	creds  *provider
-
-	mu     sync.Mutex
-	caFile string
-	http   *http.Client // made by the first request that finds caFile good
+	core           *minio.Core
+	creds          *provider
+	guard          *guard
+	bucket, prefix string
 }
 
 // Check judges everything about c that can be judged without a network, the files that
@@ -108,16 +118,10 @@ func Check(c Config) error {
 // request needs them, so who needs no request can do without. Its errors have the reason
 // "config".
 func New(c Config) (*Client, error) {
-	if err := s3utils.CheckValidBucketNameStrict(c.Bucket); err != nil {
+	if err := s3utils.CheckValidBucketNameStrict(c.Bucket); err != nil || s3utils.IsS3ExpressBucket(c.Bucket) {
 		return nil, reason.Errorf(reason.Config, "storage.url: %q is not the name of a bucket", c.Bucket)
 	}
-	if c.Region == "" {
-		c.Region = defaultRegion
-	}
-	if !word(c.Region) {
-		return nil, reason.Errorf(reason.Config, "storage.region: %q is not a region; write one such as %q", c.Region, defaultRegion)
-	}
-	base, err := bucketURL(c)
+	u, err := endpoint(&c)
 	if err != nil {
 		return nil, err
 	}
@@ -125,79 +129,102 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{base: base, prefix: c.Prefix, region: c.Region, creds: creds, caFile: c.CAFile}, nil
+	g := &guard{caFile: c.CAFile}
+	if s3utils.IsAmazonEndpoint(*u) {
+		g.region = c.Region
+	}
+	o := &minio.Options{
+		Creds: credentials.New(creds), Secure: u.Scheme == "https", Transport: g, Region: c.Region, MaxRetries: 1,
+	}
+	if c.PathStyle {
+		o.BucketLookup = minio.BucketLookupPath
+	}
+	core, err := minio.NewCore(u.Host, o)
+	if err != nil {
+		return nil, reason.Errorf(reason.Config, "storage.endpoint: %q: %w", layout.Place(u), err)
+	}
+	core.SetS3EnableDualstack(strings.Contains(u.Host, ".dualstack."))
+	return &Client{core, creds, g, c.Bucket, c.Prefix}, nil
 }
 
-// over returns what requests are sent over.
-func (c *Client) over() (*http.Client, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.http == nil {
-		roots, err := rootCAs(c.caFile)
-		if err != nil {
-			return nil, err
-		}
-		c.http = newHTTP(roots)
-	}
-	return c.http, nil
-}
-
-// bucketURL returns the URL under which the bucket's keys are.
-func bucketURL(c Config) (url.URL, error) {
-	endpoint := c.Endpoint
-	if endpoint == "" {
-		endpoint = "https://s3." + c.Region + ".amazonaws.com"
-	}
+// endpoint returns the URL of the server, and completes the region.
+func endpoint(c *Config) (*url.URL, error) {
 	const want = "write https://host, with a port where it needs one"
-	u, err := url.Parse(endpoint)
+	u, err := url.Parse(cmp.Or(c.Endpoint, "https://s3."+cmp.Or(c.Region, defaultRegion)+".amazonaws.com"))
+	if c.Region != "" && !word(c.Region) {
+		return nil, reason.Errorf(reason.Config, "storage.region: %q is not a region; write one such as %q", c.Region, defaultRegion)
+	}
 	if err != nil {
 		// The text of a url.Error holds the URL, and that may hold a password.
-		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint is malformed; %s", want)
+		return nil, reason.Errorf(reason.Config, "storage.endpoint is malformed; %s", want)
 	}
 	switch {
 	case u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q is not a URL of http or https; %s", layout.Place(u), want)
+		return nil, reason.Errorf(reason.Config, "storage.endpoint: %q is not a URL of http or https; %s", layout.Place(u), want)
 	case u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q holds more than a host; %s", layout.Place(u), want)
+		return nil, reason.Errorf(reason.Config, "storage.endpoint: %q holds more than a host; %s", layout.Place(u), want)
 	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return url.URL{}, reason.Errorf(reason.Config, "storage.endpoint: %q is plain http, which is for loopback addresses alone; write https://", layout.Place(u))
+		return nil, reason.Errorf(reason.Config, "storage.endpoint: %q is plain http, which is for loopback addresses alone; write https://", layout.Place(u))
 	}
-	base := url.URL{Scheme: u.Scheme, Host: u.Host}
-	if !c.PathStyle && s3utils.IsVirtualHostSupported(base, c.Bucket) {
-		base.Host = c.Bucket + "." + base.Host
-		base.Path = "/"
-	} else {
-		base.Path = "/" + c.Bucket
-	}
-	return base, nil
+	c.Region = cmp.Or(c.Region, s3utils.GetRegionFromURL(*u), defaultRegion)
+	return u, nil
 }
 
 func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// Request is one request for the object Key.
-type Request struct {
-	Method string // GET, HEAD or PUT
-	Key    string
-	Header map[string]string
+// Get sends one GET. A range in o, from some offset to the end, must be answered as such.
+// The caller closes the body, the reads of which end with ctx. An answer that is not a
+// success is an *Error.
+func (c *Client) Get(ctx context.Context, key string, o minio.GetObjectOptions) (body io.ReadCloser, info minio.ObjectInfo, err error) {
+	err = once(ctx, func(ctx context.Context) error {
+		body, info, _, err = c.core.GetObject(ctx, c.bucket, path.Join(c.prefix, key), o)
+		return err
+	})
+	return body, info, err
+}
 
-	// Of a PUT. Body is read from its start and holds Size bytes with these hashes.
+// Stat sends one HEAD, and is answered as Get is.
+func (c *Client) Stat(ctx context.Context, key string) (info minio.ObjectInfo, err error) {
+	err = once(ctx, func(ctx context.Context) error {
+		info, err = c.core.StatObject(ctx, c.bucket, path.Join(c.prefix, key), minio.StatObjectOptions{})
+		return err
+	})
+	return info, err
+}
+
+// Content is what a PUT stores: Size bytes, from the start of Body, with these hashes.
+type Content struct {
 	Body   io.ReadSeeker
 	Size   int64
-	SHA256 [32]byte
+	SHA256 string // in hex
 	MD5    string // as Content-MD5 has it
 }
 
-// Do sends r, again where that may help, and returns an answer with the status 200, 206
-// or 304. The caller closes its body, the reads of which end with ctx. Any other
-// answer is an *Error.
-func (c *Client) Do(ctx context.Context, r Request) (resp *http.Response, err error) {
-	err = c.Retry(ctx, func() error {
-		resp, err = c.Once(ctx, r)
+// Put sends one PUT, and is answered as Get is. Nothing is read from the body any more when
+// it returns.
+func (c *Client) Put(ctx context.Context, key string, body Content, o minio.PutObjectOptions) error {
+	o.DisableContentSha256 = true // that is, no signature for each chunk of the body: there is one for all
+	return once(ctx, func(ctx context.Context) error {
+		_, err := c.core.PutObject(ctx, c.bucket, path.Join(c.prefix, key), body.Body, body.Size, body.MD5, body.SHA256, o)
 		return err
 	})
-	return resp, err
+}
+
+// once calls send, which sends one request with the context that it is given, and returns what
+// came of it.
+func once(ctx context.Context, send func(context.Context) error) error {
+	ctx, w := watch(ctx)
+	err := send(ctx)
+	switch {
+	case err == nil:
+		return nil // the end of the answer's body is that of the attempt
+	case w.err != nil:
+		return w.err
+	}
+	w.end()
+	return err
 }
 
 // The bounds on trying again.
@@ -250,76 +277,6 @@ func pause(n int, err error) time.Duration {
 		d = max(d, e.retryAfter)
 	}
 	return min(d, maxWait)
-}
-
-// Once is Do without trying again: one request.
-func (c *Client) Once(ctx context.Context, r Request) (*http.Response, error) {
-	client, err := c.over()
-	if err != nil {
-		return nil, err
-	}
-	keys, err := c.creds.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	u := c.base
-	u.Path = path.Join(u.Path, c.prefix, r.Key)
-	u.RawPath = s3utils.EncodePath(u.Path)
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	ctx, w := watch(ctx)
-	req, err := http.NewRequestWithContext(ctx, r.Method, u.String(), nil)
-	if err != nil {
-		w.end()
-		return nil, &broken{bare(err)}
-	}
-	req.Header.Set("User-Agent", "sando")
-	req.Header.Set("Accept-Encoding", "identity")
-	for k, v := range r.Header {
-		req.Header.Set(k, v)
-	}
-	sum := r.SHA256
-	var sent *upload
-	if r.Body == nil {
-		sum = emptySum()
-	} else {
-		if _, err := r.Body.Seek(0, io.SeekStart); err != nil {
-			w.end()
-			return nil, err
-		}
-		sent = &upload{r: io.LimitReader(r.Body, r.Size), w: w}
-		req.ContentLength = r.Size
-		req.Header.Set("Content-MD5", r.MD5)
-		if r.Size > 0 {
-			req.Body = sent
-		}
-	}
-	if !keys.SignerType.IsAnonymous() {
-		req.Header.Set("X-Amz-Content-Sha256", hex.EncodeToString(sum[:]))
-		req = signer.SignV4(*req, keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken, c.region)
-	}
-	resp, err := client.Do(req)
-	if sent != nil {
-		// The transport may go on reading after it has answered.
-		sent.Close()
-	}
-	w.stop()
-	if err != nil {
-		w.end()
-		return nil, unreached(bare(err))
-	}
-	resp.Body = &download{body: resp.Body, w: w}
-	return judge(r.Method, resp)
-}
-
-// bare returns err without the URL that package net/http puts in front.
-func bare(err error) error {
-	var u *url.Error
-	for errors.As(err, &u) {
-		err = u.Err
-	}
-	return err
 }
 
 // word reports whether s is short and made of letters, digits, dots, dashes and slashes,

@@ -3,47 +3,169 @@ package s3
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/minio/minio-go/v7"
+
 	"makenot.work/sando/internal/reason"
 )
 
-func TestBucketURL(t *testing.T) {
+// base is what the guard sends requests over.
+type base func(req *http.Request) (*http.Response, error)
+
+func (b base) RoundTrip(req *http.Request) (*http.Response, error) { return b(req) }
+
+// TestURL: where requests go to.
+func TestURL(t *testing.T) {
 	for _, tt := range []struct {
 		c    Config
-		want string
+		want string // empty: nowhere
 	}{
-		{Config{Endpoint: "https://s3.example"}, "https://s3.example/releases"},
-		{Config{Endpoint: "https://s3.example:9000/"}, "https://s3.example:9000/releases"},
-		{Config{Endpoint: "http://127.0.0.1:9000"}, "http://127.0.0.1:9000/releases"},
-		{Config{Endpoint: "http://[::1]:9000"}, "http://[::1]:9000/releases"},
-		{Config{Endpoint: "http://localhost"}, "http://localhost/releases"},
-		{Config{}, "https://releases.s3.us-east-1.amazonaws.com/"},
-		{Config{Region: "eu-north-1"}, "https://releases.s3.eu-north-1.amazonaws.com/"},
-		{Config{PathStyle: true}, "https://s3.us-east-1.amazonaws.com/releases"},
-		{Config{Bucket: "re.leases"}, "https://s3.us-east-1.amazonaws.com/re.leases"},
-		{Config{Endpoint: "https://storage.googleapis.com"}, "https://releases.storage.googleapis.com/"},
+		{Config{Endpoint: "https://s3.example"}, "https://s3.example/releases/p/k"},
+		{Config{Endpoint: "https://s3.example:9000/"}, "https://s3.example:9000/releases/p/k"},
+		{Config{Endpoint: "http://127.0.0.1:9000"}, "http://127.0.0.1:9000/releases/p/k"},
+		{Config{Endpoint: "http://[::1]:9000"}, "http://[::1]:9000/releases/p/k"},
+		{Config{Endpoint: "http://localhost"}, "http://localhost/releases/p/k"},
+		{Config{}, "https://releases.s3.us-east-1.amazonaws.com/p/k"},
+		{Config{Region: "eu-north-1"}, "https://releases.s3.eu-north-1.amazonaws.com/p/k"},
+		{Config{Endpoint: "https://s3.eu-north-1.amazonaws.com"}, "https://releases.s3.eu-north-1.amazonaws.com/p/k"},
+		{Config{Endpoint: "https://s3.dualstack.eu-north-1.amazonaws.com"}, "https://releases.s3.dualstack.eu-north-1.amazonaws.com/p/k"},
+		{Config{Endpoint: "https://s3-fips.us-gov-west-1.amazonaws.com"}, "https://releases.s3-fips.us-gov-west-1.amazonaws.com/p/k"},
+		{Config{Region: "cn-north-1"}, "https://releases.s3.cn-north-1.amazonaws.com.cn/p/k"},
+		{Config{Region: "eu-nort-1"}, ""},
+		{Config{PathStyle: true}, "https://s3.us-east-1.amazonaws.com/releases/p/k"},
+		{Config{Bucket: "re.leases"}, "https://s3.us-east-1.amazonaws.com/re.leases/p/k"},
+		{Config{Endpoint: "https://storage.googleapis.com"}, "https://releases.storage.googleapis.com/p/k"},
 	} {
-		if tt.c.Bucket == "" {
-			tt.c.Bucket = "releases"
-		}
+		tt.c.Bucket, tt.c.Prefix, tt.c.Anonymous = cmp.Or(tt.c.Bucket, "releases"), "p", true
 		c, err := New(tt.c)
 		if err != nil {
 			t.Errorf("%+v: %v", tt.c, err)
 			continue
 		}
-		if got := c.base.String(); got != tt.want {
-			t.Errorf("%+v: %s, want %s", tt.c, got, tt.want)
+		var got string
+		c.guard.base = base(func(req *http.Request) (*http.Response, error) {
+			got = req.URL.String()
+			return nil, io.ErrUnexpectedEOF
+		})
+		_, err = c.Stat(t.Context(), "k")
+		if got != tt.want {
+			t.Errorf("%+v: asks %q, want %q", tt.c, got, tt.want)
+		}
+		if got == "" && reason.Of(err) != reason.Config || got != "" && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%+v: Stat = %v", tt.c, err)
+		}
+	}
+}
+
+// TestGuard: nothing is sent but what was asked for, and nothing is known of an answer but what
+// is needed.
+func TestGuard(t *testing.T) {
+	c := client(t)
+	asked := 0
+	c.guard.base = base(func(req *http.Request) (*http.Response, error) {
+		asked++
+		if got := req.Header.Get("User-Agent"); got != "sando" {
+			t.Errorf("the server is told %q", got)
+		}
+		if req.Header.Get("Cookie") != "" {
+			t.Error("a cookie was sent")
+		}
+		return &http.Response{
+			StatusCode: http.StatusOK,
+			Header: http.Header{"Content-Length": {"1"}, "Etag": {`"1"`}, "Set-Cookie": {"a=b"}, "Expires": {"0"}, "Last-Modified": {"soon"},
+				"X-Amz-Tagging": {"%"}, "X-Amz-Meta-Sando-Write": {"n"}},
+			ContentLength: 1, Body: io.NopCloser(strings.NewReader("x")), Request: req,
+		}, nil
+	})
+	for range 2 {
+		body, info, err := c.Get(t.Context(), "k", minio.GetObjectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body.Close()
+		if info.Size != 1 || info.Headers.Get("ETag") != `"1"` || info.UserMetadata["Sando-Write"] != "n" || len(info.Headers) != 4 {
+			t.Errorf("the answer says %+v", info)
+		}
+	}
+	for what, err := range map[string]error{
+		"outside once": func() error {
+			_, err := c.core.StatObject(t.Context(), "releases", "k", minio.StatObjectOptions{})
+			return err
+		}(),
+		"a list": once(t.Context(), func(ctx context.Context) error {
+			for o := range c.core.Client.ListObjects(ctx, "releases", minio.ListObjectsOptions{}) {
+				return o.Err
+			}
+			return nil
+		}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "not asked for") || asked != 2 {
+			t.Errorf("%s: %v after %d requests, want a refusal", what, err, asked)
+		}
+	}
+}
+
+// zeros is as many of them as are read.
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// TestPut: a body is sent as it is, in one request, and nowhere kept.
+func TestPut(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "a")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "s")
+	const size = 160 << 20
+	for _, endpoint := range []string{"http://127.0.0.1:9", "https://s3.example"} {
+		c, err := New(Config{Bucket: "releases", Endpoint: endpoint})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		c.guard.base = base(func(req *http.Request) (*http.Response, error) {
+			asked++
+			const want = "Accept-Encoding Authorization Content-Md5 Content-Type If-None-Match User-Agent " +
+				"X-Amz-Content-Sha256 X-Amz-Date X-Amz-Meta-Sando-Write"
+			if got := strings.Join(slices.Sorted(maps.Keys(req.Header)), " "); got != want {
+				t.Errorf("%s: the headers are %s, want %s", endpoint, got, want)
+			}
+			if h := req.Header; h.Get("X-Amz-Content-Sha256") != "sum" || h.Get("Content-MD5") != "md5" || h.Get("If-None-Match") != "*" {
+				t.Errorf("%s: the headers are %s", endpoint, h)
+			}
+			if n, err := io.Copy(io.Discard, req.Body); n != size || err != nil || req.ContentLength != size || req.TransferEncoding != nil {
+				t.Errorf("%s: sent %d bytes, %v, announced %d %s", endpoint, n, err, req.ContentLength, req.TransferEncoding)
+			}
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+		})
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		o := minio.PutObjectOptions{UserMetadata: map[string]string{"Sando-Write": "n"}}
+		o.SetMatchETagExcept("*")
+		err = c.Put(t.Context(), "k", Content{io.NewSectionReader(zeros{}, 0, size), size, "sum", "md5"}, o)
+		runtime.ReadMemStats(&after)
+		if err != nil || asked != 1 {
+			t.Errorf("%s: Put = %v after %d requests, want one", endpoint, err, asked)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20 {
+			t.Errorf("%s: %d bytes of memory were used", endpoint, got)
+		} else {
+			t.Logf("%s: %d bytes of memory were used for %d", endpoint, got, size)
 		}
 	}
 }
@@ -65,6 +187,8 @@ func TestRefusedConfig(t *testing.T) {
 		{func(c *Config) { c.Endpoint = "https://s3.example/releases" }, "more than a host"},
 		{func(c *Config) { c.Endpoint = "https://s3.example/?X-Amz-Signature=hush" }, "more than a host"},
 		{func(c *Config) { c.Endpoint = "https://u:hush@s3.example\x7f" }, "malformed"},
+		{func(c *Config) { c.Endpoint = "https://-" }, "storage.endpoint: \"https://-\""},
+		{func(c *Config) { c.Bucket = "releases--use1-az4--x-s3" }, "not the name of a bucket"},
 		{func(c *Config) { c.Region = "eu north" }, "not a region"},
 		{func(c *Config) { c.AccessKeyFile = "/none" }, "one is set and the other is not"},
 		{func(c *Config) { c.SecretKeyFile = "/none" }, "one is set and the other is not"},
@@ -204,11 +328,11 @@ func TestStall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := client(t)
-				client, err := c.over()
+				over, err := c.guard.over()
 				if err != nil {
 					t.Fatal(err)
 				}
-				transport := client.Transport.(*http.Transport)
+				transport := over.(*http.Transport)
 				transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
 					near, far := net.Pipe()
 					t.Cleanup(func() { far.Close() })
@@ -221,7 +345,7 @@ func TestStall(t *testing.T) {
 				}
 				defer transport.CloseIdleConnections()
 				begin := time.Now()
-				err = once(c, tt.put)
+				err = attempt(c, tt.put)
 				took := time.Since(begin)
 				switch {
 				case tt.want == 0 && err != nil:
@@ -234,18 +358,17 @@ func TestStall(t *testing.T) {
 	}
 }
 
-func once(c *Client, put int) error {
-	r := Request{Method: http.MethodGet, Key: "k"}
+func attempt(c *Client, put int) error {
 	if put > 0 {
 		body := bytes.Repeat([]byte("x"), put)
-		r = Request{Method: http.MethodPut, Key: "k", Body: bytes.NewReader(body), Size: int64(put), SHA256: sha256.Sum256(body)}
+		return c.Put(context.Background(), "k", Content{Body: bytes.NewReader(body), Size: int64(put)}, minio.PutObjectOptions{})
 	}
-	resp, err := c.Once(context.Background(), r)
+	body, _, err := c.Get(context.Background(), "k", minio.GetObjectOptions{})
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
+	defer body.Close()
+	_, err = io.Copy(io.Discard, body)
 	return err
 }
 

@@ -2,15 +2,17 @@ package s3
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/minio/minio-go/v7"
 
 	"makenot.work/sando/internal/reason"
 )
@@ -18,21 +20,103 @@ import (
 // stall is how long an attempt waits for a byte to come or go.
 const stall = 30 * time.Second
 
-func newHTTP(roots *x509.CertPool) *http.Client {
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           dialer.DialContext,
-			TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:   10 * time.Second,
-			ResponseHeaderTimeout: stall,
-			IdleConnTimeout:       2 * time.Minute, // longer than a poll's interval
-			MaxIdleConnsPerHost:   4,
-			DisableCompression:    true, // the bytes as they are stored
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// guard is what the client sends its requests over.
+type guard struct {
+	caFile string
+	region string // that the host is named for; empty: it is not Amazon's
+
+	mu   sync.Mutex
+	base http.RoundTripper // made by the first request that finds caFile good
+}
+
+// over returns what requests are sent over.
+func (g *guard) over() (http.RoundTripper, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.base == nil {
+		roots, err := rootCAs(g.caFile)
+		if err != nil {
+			return nil, err
+		}
+		t, err := minio.DefaultTransport(true) // which verifies certificates, and leaves bytes as they are stored
+		if err != nil {
+			return nil, err
+		}
+		t.TLSClientConfig.RootCAs = roots
+		t.ResponseHeaderTimeout = stall
+		t.IdleConnTimeout = 2 * time.Minute // longer than a poll's interval
+		g.base = t
 	}
+	return g.base, nil
+}
+
+// RoundTrip sends a request of once. Any answer but a success is an error, which it leaves
+// with the attempt: the client may put another in its place. Ending the attempt keeps
+// the client from waiting, as it does after its last attempt, too.
+func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	w, ok := req.Context().Value(watchKey{}).(*watchdog)
+	switch {
+	case !ok || req.URL.RawQuery != "":
+		return nil, fmt.Errorf("the S3 client sends a %s that it was not asked for", req.Method)
+	case !strings.Contains(req.URL.Host, g.region):
+		w.err = reason.Errorf(reason.Config, "storage.region: %q is not a region of Amazon's that this version knows", g.region)
+		return nil, w.err
+	}
+	resp, err := g.send(req, w)
+	if err != nil {
+		w.err = err
+		w.end()
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (g *guard) send(req *http.Request, w *watchdog) (*http.Response, error) {
+	base, err := g.over()
+	if err != nil {
+		return nil, err
+	}
+	req = req.Clone(req.Context())
+	req.Header.Set("User-Agent", "sando")
+	req.Header.Set("Accept-Encoding", "identity")
+	var sent *upload
+	if req.Body != nil {
+		sent = &upload{r: req.Body, w: w}
+		req.Body = sent
+	}
+	w.start()
+	resp, err := base.RoundTrip(req)
+	if sent != nil {
+		// The transport may go on reading after it has answered.
+		sent.Close()
+	}
+	w.stop()
+	if err != nil {
+		return nil, unreached(err)
+	}
+	resp.Body = &download{body: resp.Body, w: w}
+	if err := judge(req, resp); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	if req.Method == http.MethodPut {
+		// The client would read all of it.
+		resp.Body.Close()
+		resp.Body = http.NoBody
+	}
+	resp.Header = facts(resp.Header)
+	return resp, nil
+}
+
+// facts returns what is read of a good answer's headers.
+func facts(h http.Header) http.Header {
+	kept := http.Header{"Last-Modified": {time.Unix(0, 0).UTC().Format(http.TimeFormat)}} // the client wants one
+	for name, values := range h {
+		if name == "Content-Length" || name == "Content-Range" || name == "Etag" || strings.HasPrefix(name, "X-Amz-Meta-") {
+			kept[name] = values
+		}
+	}
+	return kept
 }
 
 // rootCAs returns the system's roots and those in file.
@@ -61,11 +145,18 @@ var errStall = errors.New("nothing came or went for 30 seconds")
 type watchdog struct {
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
+	err    error // that the attempt ended with, before there was an answer to return
 }
 
+// watchKey is the key of an attempt's watchdog in the context of its request.
+type watchKey struct{}
+
+// watch begins an attempt. The context is that of its request.
 func watch(ctx context.Context) (context.Context, *watchdog) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &watchdog{time.AfterFunc(stall, func() { cancel(errStall) }), cancel}
+	w := &watchdog{timer: time.AfterFunc(stall, func() { cancel(errStall) }), cancel: cancel}
+	w.stop()
+	return context.WithValue(ctx, watchKey{}, w), w
 }
 
 func (w *watchdog) start() { w.timer.Reset(stall) }
