@@ -110,8 +110,11 @@ func (m *mirror) makeEmpty() error {
 	if err := durable.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(m.dir, markerFile), []byte(mirrorMarker), 0o600); err != nil {
-		return err
+	// It is left alone where it is there: a disk that is full must not keep it from being emptied.
+	if info, err := os.Lstat(filepath.Join(m.dir, markerFile)); err != nil || !info.Mode().IsRegular() {
+		if err := durable.WriteFile(filepath.Join(m.dir, markerFile), []byte(mirrorMarker), 0o600); err != nil {
+			return err
+		}
 	}
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 
 	"makenot.work/sando/channels/repo/objects"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 )
 
 // damages is what can happen to a file.
@@ -282,6 +284,44 @@ func TestMirrorCrowded(t *testing.T) {
 			checkRead(t, fetch(t, r, head), "channels/a.json", "{\"a\":1}\n")
 		})
 	}
+}
+
+// TestAsRootMirrorFull fetches a commit that does not fit on the disk: nothing of it stays, and
+// the next one that fits is fetched.
+func TestAsRootMirrorFull(t *testing.T) {
+	testenv.Root(t, "mount a small filesystem")
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })
+	dir := newRepo(t)
+	small := git(t, dir, "rev-parse", "main")
+	r, err := Open(filepath.Join(disk, "mirror"), config(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := objects.Open(dir)
+	var all []objects.Entry
+	for i := range 6 {
+		data := make([]byte, 1<<20)
+		rand.Read(data)
+		all = append(all, objects.Entry{Mode: objects.ModeFile, Name: fmt.Sprint(i), Hash: blob(t, s, data)})
+	}
+	git(t, dir, "update-ref", "refs/heads/main", writeCommit(t, s, writeTree(t, s, all)).String())
+	for range 2 {
+		_, err = r.Fetch(t.Context(), small)
+		checkReason(t, "Fetch of what does not fit", err, reason.Disk, "no space left")
+		var fs unix.Statfs_t
+		if err := unix.Statfs(disk, &fs); err != nil {
+			t.Fatal(err)
+		}
+		if used := int64(fs.Blocks-fs.Bfree) * fs.Bsize; used > 1<<20 {
+			t.Errorf("%d bytes stay on the disk", used)
+		}
+	}
+	git(t, dir, "update-ref", "refs/heads/main", small)
+	checkRead(t, fetch(t, r, small), "channels/a.json", "{\"a\":1}\n")
 }
 
 func TestMirrorModes(t *testing.T) {

@@ -173,7 +173,12 @@ func (r *Repo) take(ctx context.Context, v *verification, commit plumbing.Hash) 
 		return err
 	}
 	if !have {
-		if err := r.remote.Fetch(ctx, r.m, commit); err != nil {
+		err := r.remote.Fetch(ctx, r.m, commit)
+		if reason.Of(err) == reason.Disk {
+			// What has come of it may be what the disk is full of, and would stay.
+			return errors.Join(err, r.drop())
+		}
+		if err != nil {
 			return err
 		}
 	}
