@@ -50,6 +50,7 @@ type Host struct {
 	init    *exec.Cmd // process 1 of the namespace that holds it all
 	dead    chan struct{}
 	ready   *net.UnixConn // where nspawn says that a boot is done
+	booted  chan struct{} // it said so
 	console string        // file with what the host printed
 	leader  int           // process 1 of the host, as seen from here
 }
@@ -74,7 +75,7 @@ func Boot(t testing.TB) *Host {
 			t.Error(err)
 		}
 	})
-	h := &Host{console: filepath.Join(dir, "console"), dead: make(chan struct{})}
+	h := &Host{console: filepath.Join(dir, "console"), dead: make(chan struct{}), booted: make(chan struct{}, 1)}
 	h.start(t, dir)
 	h.await(t)
 	return h
@@ -90,7 +91,15 @@ func (h *Host) start(t testing.TB, dir string) {
 	if h.ready, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.ready.Close() })
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		h.listen()
+	}()
+	t.Cleanup(func() {
+		h.ready.Close()
+		<-heard
+	})
 	console, err := os.Create(h.console)
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +118,6 @@ func (h *Host) start(t testing.TB, dir string) {
 	go func() {
 		_ = h.init.Wait() // how it ended is of no use: await has the console to show
 		close(h.dead)
-		h.ready.SetReadDeadline(time.Unix(1, 0)) // nobody will say that it is ready
 	}()
 	t.Cleanup(func() {
 		_ = h.init.Process.Kill()
@@ -123,32 +131,58 @@ func (h *Host) start(t testing.TB, dir string) {
 	})
 }
 
-// await waits until the host says that it has booted.
-func (h *Host) await(t testing.TB) {
-	t.Helper()
-	if err := h.ready.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+// listen hears what process 1 of the host says all its life, of jobs that take long for
+// example: it would wait for ever where nobody listens, and with it the whole host.
+func (h *Host) listen() {
 	for buf := make([]byte, 4096); ; {
 		n, err := h.ready.Read(buf)
 		if err != nil {
-			t.Fatalf("host did not boot: %v", err)
+			return
 		}
-		if slices.Contains(strings.Split(string(buf[:n]), "\n"), "READY=1") {
-			break
+		if !slices.Contains(strings.Split(string(buf[:n]), "\n"), "READY=1") {
+			continue
+		}
+		select {
+		case h.booted <- struct{}{}:
+		default:
 		}
 	}
+}
+
+// await waits until the host says that it has booted.
+func (h *Host) await(t testing.TB) {
+	t.Helper()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for {
+		select {
+		case <-h.booted:
+		case <-h.dead:
+			t.Fatal("host did not boot: it ended")
+		case <-limit.C:
+			t.Fatalf("host did not boot within %s", patience)
+		}
+		// It says so after a daemon-reload as well.
+		if leader, err := h.first(); err == nil && leader != h.leader {
+			h.leader = leader
+			return
+		}
+	}
+}
+
+// first returns process 1 of the host: the child of nspawn, which is a child of init.
+func (h *Host) first() (int, error) {
 	pid := h.init.Process.Pid
-	for range 2 { // its child is nspawn, whose child is process 1 of the host
+	for range 2 {
 		child, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
-		if err == nil {
-			pid, err = strconv.Atoi(strings.TrimSpace(string(child)))
-		}
 		if err != nil {
-			t.Fatalf("find process 1 of the host: %v", err)
+			return 0, err
+		}
+		if pid, err = strconv.Atoi(strings.TrimSpace(string(child))); err != nil {
+			return 0, err
 		}
 	}
-	h.leader = pid
+	return pid, nil
 }
 
 // Reboot reboots the host in an orderly way and waits until it is up again. What was
