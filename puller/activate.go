@@ -64,12 +64,8 @@ func (c *cycle) since(version string) canon.Time {
 // activate makes t live: intent, swap, restart, health, result or the way back to from.
 // The release is on disk, whole and durable.
 func (c *cycle) activate(ctx context.Context, t target, from string) (Result, error) {
-	if err := c.service.Check(ctx); err != nil {
-		code := reason.Config
-		if e := (*reason.Error)(nil); errors.As(err, &e) {
-			code = e.Code
-		}
-		return Result{}, reason.Errorf(code, "%w: nothing was changed; %s", err, c.facts().keeps())
+	if err := c.startable(ctx); err != nil {
+		return Result{}, err
 	}
 	if c.ordered(t.Version) {
 		return Result{}, errOrder
@@ -96,6 +92,19 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 		}
 	}
 	return c.settle(ctx, c.start)
+}
+
+// startable reports what keeps the app from being started, whatever the release.
+func (c *cycle) startable(ctx context.Context) error {
+	err := c.service.Check(ctx)
+	if err == nil {
+		return nil
+	}
+	code := reason.Config
+	if e := (*reason.Error)(nil); errors.As(err, &e) {
+		code = e.Code
+	}
+	return reason.Errorf(code, "%w: nothing was changed; %s", err, c.facts().keeps())
 }
 
 // goingBackTo returns what a new intent goes back to: what ran before; during a

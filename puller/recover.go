@@ -167,9 +167,12 @@ func (c *cycle) overruled() bool {
 	return true
 }
 
-// resume goes on with the open intent. Each time counts as a try, on disk before
-// anything restarts.
+// resume goes on with the open intent, as soon as something can be started at all. Each time
+// counts as a try, on disk before anything restarts.
 func (c *cycle) resume(ctx context.Context) (Result, error) {
+	if err := c.startable(ctx); err != nil {
+		return Result{}, err
+	}
 	i := c.st.Intent
 	i.Tries++
 	if err := c.save(); err != nil {

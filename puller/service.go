@@ -27,8 +27,9 @@ type Service interface {
 	// the reason "config", unless it names another.
 	Check(ctx context.Context) error
 	// Restart makes the app run the release that `current` names, and waits at most
-	// timeout until it was told so. An error says that the release could not be
-	// started.
+	// timeout until it was told so; the time that the release before it takes to stop,
+	// where that is known, does not count, up to stopTime. An error says that the release
+	// could not be started.
 	Restart(ctx context.Context, s Start, timeout time.Duration) error
 }
 
@@ -123,6 +124,9 @@ func environ() []string {
 }
 
 var errTimeout = errors.New("took longer than health.start_timeout")
+
+// stopTime is how long a service manager may take to stop what ran before.
+const stopTime = 10 * time.Minute
 
 // lastWords returns what is at the end of a file, for an error.
 func lastWords(f *os.File) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 	"time"
 
 	"makenot.work/sando/internal/canon"
@@ -56,14 +57,38 @@ func (u *unit) Check(ctx context.Context) error {
 // Restart waits for the job that systemd makes of it. A job that another one replaced,
 // and a connection that broke, say nothing about the release: then once more.
 func (u *unit) Restart(ctx context.Context, _ Start, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
-	defer cancel()
-	err := u.restart(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	var limit sync.WaitGroup
+	defer limit.Wait()
+	defer cancel(nil)
+	before, err := u.facts(ctx)
+	if err != nil {
+		before = systemd.Facts{} // of no unit
+	}
+	limit.Go(func() { u.limit(ctx, cancel, timeout, before) })
+	err = u.restart(ctx)
 	var job *systemd.JobError
 	if errors.As(err, &job) && job.Result == systemd.Canceled || errors.Is(err, systemd.ErrUnreachable) && ctx.Err() == nil {
 		err = u.restart(ctx)
 	}
 	return err
+}
+
+// limit ends a restart that takes too long. What ran before may take as long to stop as its
+// unit allows, and other units that this one waits for may take theirs: no release is to be
+// blamed for that, so its time begins when systemd begins to start it.
+func (u *unit) limit(ctx context.Context, end context.CancelCauseFunc, timeout time.Duration, before systemd.Facts) {
+	began := time.Now()
+	for last := began.Add(stopTime); sleep(ctx, min(time.Second, timeout/10)) == nil; {
+		now := time.Now()
+		f, err := u.facts(ctx)
+		if err == nil && f.Unit == before.Unit && f.InvocationID == before.InvocationID && f.ActiveState != "reloading" && now.Before(last) {
+			began = now
+		}
+		if now.Sub(began) >= timeout {
+			end(errTimeout)
+		}
+	}
 }
 
 func (u *unit) restart(ctx context.Context) error {
@@ -94,15 +119,18 @@ func (u *unit) run(f systemd.Facts) Run {
 	if invocation == "" {
 		invocation = never
 	}
-	return Run{
+	run := Run{
 		Fresh:      u.action == systemd.Restart,
 		Invocation: invocation,
-		Since:      f.ActiveSince,
 		Restarts:   f.NRestarts,
 		Up:         up,
 		Ended:      ended && !f.Job,
 		Words:      fmt.Sprintf("unit %q is %s; `journalctl -u %[1]s` tells more", u.name, f.Words()),
 	}
+	if up || f.ActiveState == "activating" {
+		run.Began = f.Began
+	}
+	return run
 }
 
 func (u *unit) Stopping(ctx context.Context) bool {

@@ -43,7 +43,7 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; exec sleep i
 			must(t, <-end)
 			run, err := u.Look(t.Context())
 			must(t, err)
-			if !run.Up || run.Ended || run.Invocation == never || run.Since.IsZero() || !run.Fresh {
+			if !run.Up || run.Ended || run.Invocation == never || run.Began.IsZero() || !run.Fresh {
 				t.Errorf("%+v", run)
 			}
 			h.Run(t, "rm", "/run/may")
@@ -61,6 +61,25 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; exec sleep i
 		var job *systemd.JobError
 		if err := <-end; !errors.As(err, &job) || job.Result != systemd.Canceled {
 			t.Errorf("got %v", err)
+		}
+	})
+
+	// What ran before has the time that its unit gives it to stop.
+	t.Run("stops slowly", func(t *testing.T) {
+		h.Write(t, "/etc/systemd/system/stubborn.service", "[Service]\nTimeoutStopSec=1500ms\nExecStart=/bin/sh -c 'trap \"\" TERM; touch /run/deaf; while :; do sleep 1; done'\n", 0o644)
+		h.Run(t, "systemctl", "daemon-reload")
+		stubborn := &unit{"stubborn.service", systemd.Restart}
+		must(t, stubborn.Restart(t.Context(), Start{}, time.Minute))
+		for h.Try(t, "test", "-e", "/run/deaf").Code != 0 {
+			must(t, sleep(t.Context(), 10*time.Millisecond))
+		}
+		before, err := stubborn.facts(t.Context())
+		must(t, err)
+		must(t, stubborn.Restart(t.Context(), Start{}, time.Second))
+		after, err := stubborn.facts(t.Context())
+		must(t, err)
+		if after.InvocationID == before.InvocationID || !after.Began.Before(after.ActiveSince.Add(time.Millisecond)) {
+			t.Errorf("before %+v, after %+v", before, after)
 		}
 	})
 

@@ -40,7 +40,7 @@ func (m *managed) Stopping(context.Context) bool { return m.stopping }
 
 // up is a unit that runs well.
 func (m *managed) up() Run {
-	return Run{Fresh: true, Invocation: fmt.Sprintf("run-%d", m.started), Since: m.since, Up: true, Words: "active"}
+	return Run{Fresh: true, Invocation: fmt.Sprintf("run-%d", m.started), Began: m.since, Up: true, Words: "active"}
 }
 
 func (w *world) manage(runs func(m *managed, looks int) (Run, error)) *managed {
@@ -172,6 +172,15 @@ func TestRecoverInvocation(t *testing.T) {
 		restarts int
 	}{
 		{"started since", func(_ *world, m *managed, _ *node.Intent) { m.started++; m.since = time.Now() }, 0},
+		{"starting since", func(_ *world, m *managed, _ *node.Intent) {
+			m.started++
+			m.since, m.looks = time.Now(), 0
+			m.runs = func(m *managed, looks int) (Run, error) {
+				r := m.up()
+				r.Up = looks > 3
+				return r, nil
+			}
+		}, 0},
 		{"not started since", func(*world, *managed, *node.Intent) {}, 1},
 		{"never ran", func(_ *world, m *managed, i *node.Intent) { m.started, i.Invocation = 0, "run-0" }, 1},
 		{"nobody knew", func(_ *world, m *managed, i *node.Intent) { m.started++; m.since, i.Invocation = time.Now(), "" }, 1},
@@ -215,6 +224,30 @@ func TestRecoverInvocation(t *testing.T) {
 			w.runs("2.0.0")
 		})
 	}
+}
+
+// A unit that is missing, or nobody to ask, is not the fault of a release: recovery waits,
+// and counts no tries.
+func TestRecoverUnstartable(t *testing.T) {
+	w := newWorld(t)
+	m := w.manage(well)
+	w.publish("1.0.0", "")
+	w.publish("2.0.0", "")
+	w.advance("1.0.0", nil)
+	w.step(reason.Updated)
+	w.advance("2.0.0", nil)
+	m.stopping = true
+	m.set("2.0.0", "exit")
+	w.step(reason.IO)
+	m.stopping = false
+	m.set("2.0.0", "")
+	m.app.missing = errors.New("no such unit")
+	for range maxTries + 1 {
+		w.step(reason.Config)
+	}
+	m.app.missing = nil
+	w.step(reason.Updated)
+	w.runs("2.0.0")
 }
 
 func TestServiceConfig(t *testing.T) {

@@ -19,10 +19,10 @@ var (
 
 // Run is how the app runs, as a service manager sees it.
 type Run struct {
-	Fresh      bool   // a restart has to make it another invocation
-	Invocation string // names this run of it; never: there was none
-	Since      time.Time
-	Restarts   int // by the manager itself
+	Fresh      bool      // a restart has to make it another invocation
+	Invocation string    // names this run of it; never: there was none
+	Began      time.Time // to start, before anything of it ran; zero when it neither runs nor starts
+	Restarts   int       // by the manager itself
 	Up         bool
 	Ended      bool // and nothing starts it again
 	Words      string
@@ -58,21 +58,22 @@ func (c *cycle) invocation(ctx context.Context) string {
 }
 
 // startedSince reports whether the app was started after the intent was written and
-// `current` moved, so that it runs what `current` names: after a reboot for example.
+// `current` moved, so that it runs what `current` names, or is about to: after a reboot for
+// example, or when a puller died while the app was starting.
 func (c *cycle) startedSince(ctx context.Context, before string) bool {
 	m, ok := c.service.(Manager)
 	if !ok || before == "" {
 		return false
 	}
 	run, err := m.Look(ctx)
-	return err == nil && run.Up && run.Invocation != before && run.Since.After(c.cur.Changed)
+	return err == nil && run.Invocation != before && run.Began.After(c.cur.Changed)
 }
 
 // start restarts the service on a release that is live, and waits until it proved
 // itself. before is the service's invocation until now. Any error but ctx's, errOrder and
 // errGoingDown means that it did not.
 func (c *cycle) start(ctx context.Context, v, before string) error {
-	c.begin(Restarting, c.cfg.Health.StartTimeout+shortly)
+	c.begin(Restarting, c.cfg.Health.StartTimeout+stopTime+shortly)
 	err := c.service.Restart(ctx, Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
 	if err != nil {
 		return c.excuse(ctx, err)

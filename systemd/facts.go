@@ -19,6 +19,7 @@ type Facts struct {
 	SubState    string // "running", "exited", "auto-restart", …
 	Result      string // of the last run: "success", "exit-code", "signal", "timeout", …
 	ActiveSince time.Time
+	Began       time.Time // it left being inactive or failed, so before anything of it ran
 
 	MainPID        int    // 0: none
 	NRestarts      int    // how often systemd restarted it by itself, since it was last started on purpose
@@ -35,9 +36,11 @@ type Facts struct {
 // Facts returns the facts of a service. That there is no such unit is one of them. An
 // error may match ErrUnreachable.
 func (c *Conn) Facts(ctx context.Context, unit string) (Facts, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	p, err := c.dbus.GetAllPropertiesContext(ctx, unit)
 	if err != nil {
-		return Facts{}, fmt.Errorf("read unit %q: %w", unit, c.failed(err))
+		return Facts{}, fmt.Errorf("read unit %q: %w", unit, c.failed(ctx, err))
 	}
 	f := Facts{
 		Unit:        unit,
@@ -59,9 +62,8 @@ func (c *Conn) Facts(ctx context.Context, unit string) (Facts, error) {
 	if f.Memory == math.MaxUint64 { // not accounted
 		f.Memory = 0
 	}
-	if at := get[uint64](p, "ActiveEnterTimestamp"); at != 0 {
-		f.ActiveSince = time.UnixMicro(int64(at)).UTC()
-	}
+	f.ActiveSince = moment(get[uint64](p, "ActiveEnterTimestamp"))
+	f.Began = moment(get[uint64](p, "InactiveExitTimestamp"))
 	if e := get[[]any](p, "LoadError"); len(e) == 2 {
 		f.LoadError, _ = e[1].(string)
 	}
@@ -73,6 +75,14 @@ func (c *Conn) Facts(ctx context.Context, unit string) (Facts, error) {
 		return Facts{}, fmt.Errorf("read unit %q: systemd did not say whether it is loaded", unit)
 	}
 	return f, nil
+}
+
+// moment returns a time of systemd's, in microseconds; 0: it never was.
+func moment(at uint64) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(int64(at)).UTC()
 }
 
 // get returns a property, the zero value where systemd has none of that name and type:

@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -116,20 +117,11 @@ func (c *Conn) Restart(ctx context.Context, unit string, action Action) error {
 	if err := c.ResetFailed(ctx, unit); err != nil {
 		return err
 	}
-	start := c.dbus.RestartUnitContext
-	if action == ReloadOrRestart {
-		start = c.dbus.ReloadOrRestartUnitContext
-	}
 	result := make(chan string, 1)
-	if _, err := start(ctx, unit, "replace", result); err != nil {
-		if named(err) == destructive {
-			if stopping, serr := c.Stopping(ctx); serr == nil && stopping {
-				err = fmt.Errorf("%w: %w", ErrStopping, err)
-			}
-		}
-		return fmt.Errorf("%s unit %q: %w", action, unit, c.failed(err))
+	if err := c.start(ctx, unit, action, result); err != nil {
+		return fmt.Errorf("%s unit %q: %w", action, unit, err)
 	}
-	r, err := c.await(ctx, result)
+	r, err := c.await(ctx, unit, result)
 	if err != nil {
 		return fmt.Errorf("%s unit %q: %w", action, unit, err)
 	}
@@ -143,8 +135,25 @@ func (c *Conn) Restart(ctx context.Context, unit string, action Action) error {
 	return &JobError{unit, action, r, facts}
 }
 
+// start asks for a job, whose result goes to result.
+func (c *Conn) start(ctx context.Context, unit string, action Action, result chan<- string) error {
+	ask := c.dbus.RestartUnitContext
+	if action == ReloadOrRestart {
+		ask = c.dbus.ReloadOrRestartUnitContext
+	}
+	limited, cancel := patient(ctx)
+	defer cancel()
+	_, err := ask(limited, unit, "replace", result)
+	if named(err) == destructive {
+		if stopping, serr := c.Stopping(ctx); serr == nil && stopping {
+			return fmt.Errorf("%w: %w", ErrStopping, err)
+		}
+	}
+	return c.failed(limited, err)
+}
+
 // await waits for a job's result as long as there is somebody to tell it.
-func (c *Conn) await(ctx context.Context, result <-chan string) (Result, error) {
+func (c *Conn) await(ctx context.Context, unit string, result <-chan string) (Result, error) {
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
 	for {
@@ -154,8 +163,8 @@ func (c *Conn) await(ctx context.Context, result <-chan string) (Result, error) 
 		case <-ctx.Done():
 			return "", fmt.Errorf("systemd has not finished it, and goes on with it by itself: %w", context.Cause(ctx))
 		case <-look.C:
-			if !c.dbus.Connected() {
-				return "", fmt.Errorf("%w any more: whether it was done is not known", ErrUnreachable)
+			if _, err := c.Facts(ctx, unit); errors.Is(err, ErrUnreachable) {
+				return "", fmt.Errorf("whether it was done is not known: %w", err)
 			}
 		}
 	}
@@ -164,9 +173,11 @@ func (c *Conn) await(ctx context.Context, result <-chan string) (Result, error) 
 // ResetFailed makes systemd forget that a unit failed and how often it was started of
 // late. It is no error when there is nothing to forget.
 func (c *Conn) ResetFailed(ctx context.Context, unit string) error {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	err := c.dbus.ResetFailedUnitContext(ctx, unit)
 	if err == nil || named(err) == noSuchUnit { // one that is not in memory
 		return nil
 	}
-	return fmt.Errorf("reset-failed unit %q: %w", unit, c.failed(err))
+	return fmt.Errorf("reset-failed unit %q: %w", unit, c.failed(ctx, err))
 }

@@ -19,9 +19,9 @@
 //
 // # The connection
 //
-// Connect takes the system bus, and as root, where that does not answer, systemd's own
-// socket /run/systemd/private; DBUS_SYSTEM_BUS_ADDRESS names another bus, and then only
-// that one is tried. Who may restart what is decided by systemd: root may. Whoever may speak
+// Connect takes the system bus, and as root, where that does not answer within 3 s, systemd's
+// own socket /run/systemd/private; DBUS_SYSTEM_BUS_ADDRESS names another bus, and then only
+// that one is tried. What is asked over a connection is answered within 25 s or not at all. Who may restart what is decided by systemd: root may. Whoever may speak
 // to systemd as root is root, so this package keeps nobody from anything.
 //
 // # Notification
@@ -44,6 +44,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	bus "github.com/godbus/dbus/v5"
@@ -93,16 +94,49 @@ func Connect(ctx context.Context) (*Conn, error) {
 }
 
 func connect(ctx context.Context) (*dbus.Conn, error) {
-	c, err := dbus.NewSystemConnectionContext(ctx)
+	c, err := within(ctx, dbus.NewSystemConnectionContext)
 	if err == nil || os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") != "" || os.Geteuid() != 0 {
 		return c, err
 	}
-	c, direct := dbus.NewSystemdConnectionContext(ctx)
+	c, direct := within(ctx, dbus.NewSystemdConnectionContext)
 	if errors.Is(direct, fs.ErrNotExist) {
 		return nil, err
 	}
 	return c, direct
 }
+
+const (
+	greeting = 3 * time.Second  // a bus that hangs accepts connections all the same
+	answer   = 25 * time.Second // to one question; what libdbus waits as well
+)
+
+var errGreeting = fmt.Errorf("no greeting within %s", greeting)
+
+// within opens a connection that lives until ctx ends, unless that takes too long.
+func within(ctx context.Context, open func(context.Context) (*dbus.Conn, error)) (*dbus.Conn, error) {
+	ctx, end := context.WithCancelCause(ctx)
+	limit := time.AfterFunc(greeting, func() { end(errGreeting) })
+	c, err := open(ctx)
+	if !limit.Stop() && err == nil {
+		c.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		end(nil)
+		return nil, err
+	}
+	return c, nil
+}
+
+// patient returns ctx for one question.
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, answer, errAnswer)
+}
+
+var errAnswer = fmt.Errorf("no answer within %s", answer)
 
 // Close ends the connection. Jobs go on.
 func (c *Conn) Close() {
@@ -110,8 +144,11 @@ func (c *Conn) Close() {
 	c.end()
 }
 
-// failed returns err of a call, as what it says about the connection.
-func (c *Conn) failed(err error) error {
+// failed returns err of a call with ctx, as what it says about the connection.
+func (c *Conn) failed(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errAnswer) {
+		return fmt.Errorf("%w: %w", ErrUnreachable, cause)
+	}
 	if err != nil && !c.dbus.Connected() {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -135,9 +172,11 @@ const (
 
 // Stopping reports whether the machine is going down.
 func (c *Conn) Stopping(ctx context.Context) (bool, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	p, err := c.dbus.SystemStateContext(ctx)
 	if err != nil {
-		return false, fmt.Errorf("read the state of the machine: %w", c.failed(err))
+		return false, fmt.Errorf("read the state of the machine: %w", c.failed(ctx, err))
 	}
 	return p.Value.Value() == "stopping", nil
 }
