@@ -374,6 +374,8 @@ func TestAsRootDaemon(t *testing.T) {
 	}{
 		{"follows", daemonFollows},
 		{"reload", daemonReloads},
+		{"hanging start", daemonEndsInStart},
+		{"no journal", daemonWithoutJournal},
 		{"no network", daemonWithoutNetwork},
 		{"watchdog", daemonHangs},
 		{"reboot", daemonReboots},
@@ -443,6 +445,41 @@ func daemonReloads(t *testing.T, s *server) {
 	}
 }
 
+// A release that would start for ever: a daemon that is ended meanwhile, by a signal that
+// others take for a good end, is there again and goes back.
+func daemonEndsInStart(t *testing.T, s *server) {
+	const dropIn = "/etc/systemd/system/mnw.service.d/hang.conf"
+	s.Write(t, dropIn, "[Service]\nTimeoutStartSec=infinity\nExecStartPre=/bin/sh -c '! grep -q hangs HOW || exec sleep infinity'\n", 0o644)
+	s.Run(t, "systemctl", "daemon-reload")
+	config := s.Read(t, "/etc/sando/mnw.toml")
+	s.Write(t, "/etc/sando/mnw.toml", strings.Replace(config, `start_timeout = "20s"`, `start_timeout = "1s"`, 1), 0o600)
+	s.Run(t, "systemctl", "reload", "puller@mnw.service")
+	s.release(t, "5.1.0", "hangs")
+	s.until(t, "5.1.0 starts", func() bool { return s.property(t, "mnw.service", "SubState") == "start-pre" })
+	s.Run(t, "systemctl", "kill", "--signal=TERM", "--kill-who=main", "puller@mnw.service")
+	s.answers(t, "5.0.0")
+	s.until(t, "5.1.0 is blocked", func() bool { return len(s.status(t).Blocked) == 2 })
+	s.Run(t, "rm", "-r", filepath.Dir(dropIn))
+	s.Run(t, "systemctl", "daemon-reload")
+	s.Write(t, "/etc/sando/mnw.toml", config, 0o600)
+	s.Run(t, "systemctl", "reload", "puller@mnw.service")
+}
+
+// Without a journal to write to the daemon goes on.
+func daemonWithoutJournal(t *testing.T, s *server) {
+	s.until(t, "5.0.0 is well", func() bool { return s.status(t).Intent == nil })
+	pid := s.property(t, "puller@mnw.service", "MainPID")
+	units := []string{"systemd-journald.socket", "systemd-journald-dev-log.socket", "systemd-journald.service"}
+	s.Run(t, "systemctl", append([]string{"stop"}, units...)...)
+	s.release(t, "5.2.0", "")
+	s.answers(t, "5.2.0")
+	s.until(t, "5.2.0 has proved itself", func() bool { return s.status(t).Running.Version == "5.2.0" })
+	if now := s.property(t, "puller@mnw.service", "MainPID"); now != pid {
+		t.Errorf("the daemon is process %s, and was %s", now, pid)
+	}
+	s.Run(t, "systemctl", append([]string{"start"}, units...)...)
+}
+
 // Without anything to poll it starts all the same, says so where people look for warnings,
 // and goes on when there is something.
 func daemonWithoutNetwork(t *testing.T, s *server) {
@@ -483,7 +520,7 @@ func daemonReboots(t *testing.T, s *server) {
 	s.release(t, "7.0.0", "")
 	s.answers(t, "7.0.0")
 	s.until(t, "7.0.0 has proved itself", func() bool { return s.status(t).Intent == nil })
-	if st := s.status(t); len(st.Blocked) != 1 || st.Running.Version != "7.0.0" {
+	if st := s.status(t); len(st.Blocked) != 2 || st.Running.Version != "7.0.0" {
 		t.Errorf("the reboot decided something: %+v", st)
 	}
 }

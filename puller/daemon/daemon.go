@@ -80,6 +80,10 @@ func Run(ctx context.Context, o Options) error {
 	// and a manager does not start again what only a person can mend. This way it dies by
 	// the signal.
 	debug.SetTraceback("crash")
+	// A journal that is gone must not take the daemon with it, in the midst of a restart.
+	unheard := make(chan os.Signal, 1)
+	signal.Notify(unheard, syscall.SIGPIPE)
+	defer signal.Stop(unheard)
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
