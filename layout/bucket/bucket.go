@@ -156,7 +156,7 @@ type Config struct {
 
 	// The rest is for s3 only.
 	Endpoint      string // https://host[:port]; http for a loopback address only
-	Region        string // empty: us-east-1
+	Region        string // empty: that of an endpoint of Amazon's, or us-east-1
 	PathStyle     bool   // the bucket is named in the path, also where the host name could name it
 	Anonymous     bool   // requests are not signed, whatever credentials are around
 	AccessKeyFile string // files that hold one line each
