@@ -329,6 +329,15 @@ func TestSSHSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = gitserver.SSH(t, "/")
+	t.Cleanup(func() { // or git would wait for ever
+		pipe, err := os.OpenFile(dir+"/HEAD", os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(dir+"/HEAD"), pipe.Close()); err != nil {
+			t.Fatal(err)
+		}
+	})
 	c = Config{URL: strings.TrimSuffix(s.URL, "/") + strings.ReplaceAll(dir, " ", "%20"), SSHKey: s.KeyFile, KnownHosts: s.KnownHosts}
 	h = newHost(t, c)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("the whole takes too long"))
