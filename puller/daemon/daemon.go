@@ -224,6 +224,7 @@ func (d *daemon) wait(ctx context.Context, before string) (order bool) {
 			return false
 		}
 		if now := d.puller.Orders(); now != before {
+			d.plan = d.plan.Early()
 			return now != ""
 		}
 		d.beat(sleeping, tick+time.Minute)

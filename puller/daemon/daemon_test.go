@@ -305,6 +305,16 @@ func TestPinWakes(t *testing.T) {
 	})
 }
 
+// A pin takes nothing from the look that is due right after it.
+func TestPinBeforeMoment(t *testing.T) {
+	run(t, "[schedule]\npoll = \"*/10 * * * *\"\njitter = \"0%\"\n", current, func(b *bench) {
+		b.after(9*time.Minute + 30*time.Second)
+		b.order("a pin")
+		b.after(time.Minute)
+		b.began("0s", "9m32s order", "10m0s")
+	})
+}
+
 // A pin that comes while a cycle is under way is seen right after it.
 func TestPinInCycle(t *testing.T) {
 	run(t, "[schedule]\npoll = \"@every 1h\"\n", func(ctx context.Context, n int, opts puller.Options) (puller.Result, error) {

@@ -141,13 +141,22 @@ func around(d time.Duration, part float64) time.Duration {
 
 // Within returns the plan with a wait of at most d, and of a second at least.
 func (p Plan) Within(d time.Duration) Plan {
-	p.Wait = min(p.Wait, max(d, time.Second))
+	if d = max(d, time.Second); d < p.Wait {
+		return p.Instead(d)
+	}
 	return p
 }
 
 // Instead returns the plan with another wait.
 func (p Plan) Instead(d time.Duration) Plan {
 	p.Wait = d
+	return p.Early()
+}
+
+// Early returns the plan as it is when a look comes before it is due: the moment that a line
+// says is then still to come.
+func (p Plan) Early() Plan {
+	p.tick = time.Time{}
 	return p
 }
 

@@ -131,6 +131,13 @@ func TestOnePerMoment(t *testing.T) {
 	if got := early.Add(p.Wait); !got.Equal(noon.Add(20 * time.Minute)) {
 		t.Errorf("looks again at %s", got)
 	}
+	// A look that comes before its time takes nothing from the one that is due.
+	soon := noon.Add(20*time.Minute - 30*time.Second)
+	for name, p := range map[string]Plan{"early": p.Early(), "instead": p.Instead(time.Second), "within": p.Within(time.Second)} {
+		if next := s.Next(soon, p, 0, 0); next.Wait != 30*time.Second {
+			t.Errorf("%s: waits %s", name, next.Wait)
+		}
+	}
 	// Set back by hours it plans anew.
 	p = s.Next(noon.Add(-5*time.Hour), p, 0, 0)
 	if p.Wait != 10*time.Minute {
