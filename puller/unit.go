@@ -125,6 +125,7 @@ func (u *unit) run(f systemd.Facts) Run {
 		Restarts:   f.NRestarts,
 		Up:         up,
 		Ended:      ended && !f.Job,
+		Job:        f.Job,
 		Words:      fmt.Sprintf("unit %q is %s; `journalctl -u %[1]s` tells more", u.name, f.Words()),
 	}
 	if up || f.ActiveState == "activating" {

@@ -25,6 +25,7 @@ type Run struct {
 	Restarts   int       // by the manager itself
 	Up         bool
 	Ended      bool // and nothing starts it again
+	Job        bool // it is being started or stopped
 	Words      string
 }
 
@@ -94,7 +95,7 @@ func (c *cycle) excuse(ctx context.Context, err error) error {
 
 // watch waits until the app runs and the probe answers as it should, and then for as
 // long as the release has to stay so. The first wrong answer after a right one ends it, and
-// so does an app that has ended for good.
+// so does an app that has ended for good. When others restart the app it begins anew.
 func (c *cycle) watch(ctx context.Context, v, before string) error {
 	if _, ok := c.service.(Manager); !ok && c.cfg.probe().Empty() {
 		return nil // there is nobody to ask
@@ -112,7 +113,7 @@ func (c *cycle) prove(ctx context.Context, v, before string) error {
 	heard := begin // when the app's state was known last
 	var well time.Time
 	var first *Run // of those that were well
-	for {
+	for meddled := 0; ; {
 		c.begin(Probing, h.Interval+time.Duration(1+len(h.Smoke))*probeTime+shortly)
 		run, err := c.well(ctx, v, before, first)
 		now := c.now()
@@ -127,6 +128,10 @@ func (c *cycle) prove(ctx context.Context, v, before string) error {
 		case err == nil && well.IsZero():
 			well, first = now, &run
 			c.log.Info("healthy", "version", v, "after", now.Sub(begin).Round(time.Millisecond))
+		case err != nil && !well.IsZero() && meddled < maxMeddled && c.meddled(ctx, *first):
+			c.log.Info("restarted by others: it has to prove itself anew", "version", v)
+			begin, well, first = now, time.Time{}, nil
+			meddled++
 		case err != nil && !well.IsZero():
 			return fmt.Errorf("was healthy for %s, then %w", now.Sub(well).Round(time.Millisecond), err)
 		case errors.Is(err, errEnded):
@@ -144,6 +149,21 @@ func (c *cycle) prove(ctx context.Context, v, before string) error {
 			return err
 		}
 	}
+}
+
+// maxMeddled is how often others may restart an app that proves itself: one that ends, and
+// is started again by a socket or a unit it is bound to, looks the same.
+const maxMeddled = 3
+
+// meddled reports whether an app that was well in the run first was, or is being, stopped or
+// started by others: a person for example, or an upgrade of what it depends on.
+func (c *cycle) meddled(ctx context.Context, first Run) bool {
+	m, ok := c.service.(Manager)
+	if !ok {
+		return false
+	}
+	run, err := m.Look(ctx)
+	return err == nil && !run.Ended && run.Restarts <= first.Restarts && (run.Job || run.Invocation != first.Invocation)
 }
 
 // well asks once whether the app is well.
