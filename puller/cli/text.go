@@ -30,7 +30,11 @@ func writeStatus(out io.Writer, s puller.Status) {
 	line(string(s.Reason), "%s", s.Message)
 	writeWanted(line, now, s)
 	if i := s.Intent; i != nil {
-		line("in progress", "%s to %s, since %s, resumed %d times", i.Phase, i.To, moment(now, i.Started), i.Tries)
+		to := i.To
+		if i.Phase == node.RollingBack {
+			to = i.From
+		}
+		line("in progress", "%s to %s, since %s, resumed %d times", i.Phase, to, moment(now, i.Started), i.Tries)
 	}
 	for _, r := range []struct {
 		name string
