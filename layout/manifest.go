@@ -209,6 +209,18 @@ var userInfoInText = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s]*@`)
 // password in the URLs that it holds.
 func Redact(text string) string { return userInfoInText.ReplaceAllString(text, "$1") }
 
+// Brief makes one line of at most 500 bytes of what another machine said, and leaves out what
+// could change the look of a terminal.
+func Brief(text string) string {
+	const longest = 500
+	text = strings.Join(strings.FieldsFunc(text, canon.Unprintable), " ")
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
+	}
+	return text
+}
+
 // Place returns where a URL leads, for messages: people put tokens and passwords into all
 // that is not scheme, host and path.
 func Place(u *url.URL) string {

@@ -66,6 +66,15 @@ func TestS3Credentials(t *testing.T) {
 			t.Cleanup(m.Close)
 			t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", m.URL)
 		}, ""},
+		"machine that sends elsewhere": {func(t *testing.T) {
+			other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				t.Errorf("another host was asked for credentials: %s", r.URL)
+			}))
+			t.Cleanup(other.Close)
+			m := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+			t.Cleanup(m.Close)
+			t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", m.URL)
+		}, "no credentials for the bucket"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			noMachine(t)

@@ -94,6 +94,9 @@ func versionIn(h http.Header) string {
 // makes them. A server never finds one to match in a condition for bytes.
 func weak(version string) bool { return strings.HasPrefix(version, "W/") }
 
+// strong returns the version that a cache has made a weak one of.
+func strong(version string) string { return strings.TrimPrefix(version, "W/") }
+
 func (r *remote) Range(ctx context.Context, key string, offset int64, version string) (io.ReadCloser, Info, error) {
 	if offset < 0 {
 		return nil, Info{}, fmt.Errorf("object %q: %w: offset %d", key, ErrRange, offset)
@@ -109,8 +112,11 @@ func (r *remote) Range(ctx context.Context, key string, offset int64, version st
 	}
 	size, err := rangeOf(info, offset)
 	now := versionIn(info.Headers)
-	if err == nil && version != "" && now != version {
+	if err == nil && version != "" && strong(now) != strong(version) {
 		err = fmt.Errorf("%w: its version is %q, want %q", ErrChanged, now, version)
+	}
+	if version != "" && weak(version) != weak(now) {
+		now = "" // a cache made one of the other, and the bytes are perhaps the same
 	}
 	if err != nil {
 		body.Close()

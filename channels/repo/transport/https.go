@@ -137,7 +137,7 @@ func (s *webSession) do(method string, u *url.URL, body []byte, kind string) err
 		if errors.As(err, &outer) {
 			err = outer.Err // its text repeats method and URL
 		}
-		return fmt.Errorf("repo %q: %w", name(s.w.base), s.watch.cause(err))
+		return fmt.Errorf("repo %q: %w", name(s.w.base), &short{s.watch.cause(err)})
 	}
 	s.body = resp.Body
 	if err := s.judge(resp, "application/x-"+string(s.service)+"-"+kind); err != nil {
@@ -146,6 +146,13 @@ func (s *webSession) do(method string, u *url.URL, body []byte, kind string) err
 	}
 	return nil
 }
+
+// short is an error in whose text the host has a say: the names in its certificate, or a line
+// that should have been a header.
+type short struct{ err error }
+
+func (s *short) Error() string { return Printable(s.err.Error()) }
+func (s *short) Unwrap() error { return s.err }
 
 // judge refuses every answer but the one that was asked for.
 func (s *webSession) judge(resp *http.Response, want string) error {

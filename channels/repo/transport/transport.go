@@ -31,10 +31,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"strings"
 	"time"
 
-	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/layout"
 )
 
@@ -149,11 +147,5 @@ func Name(repoURL string) string { return layout.StripUserInfo(repoURL) }
 
 // Printable makes one line of what a host said, without passwords and not too long.
 func Printable(text string) string {
-	const longest = 500
-	text = strings.Join(strings.FieldsFunc(text, canon.Unprintable), " ")
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > longest {
-		text = strings.ToValidUTF8(text[:longest], "") + "…"
-	}
-	return layout.Redact(text)
+	return layout.Redact(layout.Brief(text))
 }

@@ -204,6 +204,26 @@ func TestHTTPS(t *testing.T) {
 	checkLook(t, good)
 }
 
+// TestHTTPLong has a host whose mistake is quoted in the error about it.
+func TestHTTPLong(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, out, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintf(out, "HTTP/1.1 200 OK\r\nno header %s\r\n\r\n", strings.Repeat("x", 40<<10))
+		out.Flush()
+	}))
+	t.Cleanup(s.Close)
+	err := look(t.Context(), newHost(t, Config{URL: s.URL + "/c.git"}))
+	checkReason(t, "a line that is no header", err, reason.IO, "no header xxx")
+	if len(err.Error()) > 1000 {
+		t.Errorf("the error has %d bytes", len(err.Error()))
+	}
+}
+
 // TestHTTPStatus has hosts that answer something else.
 func TestHTTPStatus(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+
+	"makenot.work/sando/layout"
 )
 
 // Error is an answer that is not a success.
@@ -87,7 +89,7 @@ func (e *Error) temporary() bool {
 // broken is a request, or an answer, that did not come through.
 type broken struct{ err error }
 
-func (b *broken) Error() string { return b.err.Error() }
+func (b *broken) Error() string { return layout.Brief(b.err.Error()) }
 func (b *broken) Unwrap() error { return b.err }
 
 func refusesKeys(err error) bool {
@@ -100,7 +102,8 @@ func unreached(err error) error {
 	var verify *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &verify):
-		return fmt.Errorf("%w: if the server's certificate is of your own authority, name that in storage.ca_file", err)
+		// The names in its certificate are part of it, as many as it likes.
+		return fmt.Errorf("%s: if the server's certificate is of your own authority, name that in storage.ca_file", layout.Brief(err.Error()))
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Errorf("%w: is storage.endpoint right?", err)
 	}

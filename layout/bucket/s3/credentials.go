@@ -36,6 +36,8 @@ func newProvider(c Config) (*provider, error) {
 		metadata: &http.Client{
 			Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true},
 			Timeout:   10 * time.Second,
+			// A redirect would take tokens somewhere else.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
 	switch {

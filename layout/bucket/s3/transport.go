@@ -44,6 +44,7 @@ func (g *guard) over() (http.RoundTripper, error) {
 		}
 		t.TLSClientConfig.RootCAs = roots
 		t.ResponseHeaderTimeout = stall
+		t.MaxResponseHeaderBytes = 64 << 10
 		t.IdleConnTimeout = 2 * time.Minute // longer than a poll's interval
 		g.base = t
 	}
