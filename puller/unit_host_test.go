@@ -3,6 +3,7 @@ package puller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -15,12 +16,12 @@ import (
 func TestAsRootUnitAgain(t *testing.T) {
 	h := host.Boot(t)
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", h.Bus())
-	// It gets ready only when it may.
+	// It gets ready only if it may when it starts.
 	h.Write(t, "/etc/systemd/system/slow.service", `[Service]
 Type=notify
 NotifyAccess=all
 TimeoutStopSec=1
-ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; exec sleep infinity'
+ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; touch /run/looked.$$$$; exec sleep infinity'
 `, 0o644)
 	h.Run(t, "systemctl", "daemon-reload")
 	u := &unit{"slow.service", systemd.Restart}
@@ -37,7 +38,7 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; exec sleep i
 		t.Run(c.name, func(t *testing.T) {
 			end := make(chan error, 1)
 			go func() { end <- u.Restart(t.Context(), Start{}, time.Minute) }()
-			starting(t, u)
+			starting(t, h, u)
 			h.Write(t, "/run/may", "", 0o644)
 			c.spoil()
 			must(t, <-end)
@@ -55,7 +56,7 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; exec sleep i
 		end := make(chan error, 1)
 		go func() { end <- u.Restart(t.Context(), Start{}, time.Minute) }()
 		for range 2 {
-			starting(t, u)
+			starting(t, h, u)
 			stop()
 		}
 		var job *systemd.JobError
@@ -91,15 +92,15 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; exec sleep i
 	})
 }
 
-// starting waits until systemd starts the unit.
-func starting(t *testing.T, u *unit) {
+// starting waits until the unit is starting and has looked whether it may.
+func starting(t *testing.T, h *host.Host, u *unit) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		f, err := u.facts(ctx)
 		must(t, err)
-		if f.ActiveState == "activating" && f.MainPID != 0 {
+		if f.ActiveState == "activating" && f.MainPID != 0 && h.Try(t, "test", "-e", fmt.Sprintf("/run/looked.%d", f.MainPID)).Code == 0 {
 			return
 		}
 		must(t, sleep(ctx, 10*time.Millisecond))
