@@ -14,10 +14,11 @@
 // # ssh://user@host[:port]/path
 //
 // The key is Config.SSHKey, without a passphrase. The host key must be in Config.KnownHosts,
-// which may hold hashed names; lines for a certificate authority do not count. The key
-// algorithms asked for are those of the keys in there, so that a host with several keys shows
-// one that is known. No agent, no ~/.ssh, no password, no program is used. A path that
-// begins with /~ is below a home directory of the host.
+// which may hold hashed names; no certificates are asked for, and a line for a certificate
+// authority stands for a host that shows that very key. The key algorithms asked for are
+// those of the keys in there, so that a host with several keys shows one that is known. No
+// agent, no ~/.ssh, no password, no program is used. A path that begins with /~ is below a
+// home directory of the host.
 //
 // A connection stays open until Close, and is used again; one that turns out to be dead is
 // made anew.

@@ -36,6 +36,8 @@ func (e *Error) Error() string {
 		s += ", request " + e.RequestID
 	}
 	switch {
+	case e.Status == http.StatusNotModified:
+		s += ": that nothing has changed, which nobody asked; is there a cache in front that mixes up its answers?"
 	case e.Status/100 == 3 && e.Region != "":
 		s += fmt.Sprintf(", a redirect, which is not followed: the bucket is in region %s; set storage.region and storage.endpoint", e.Region)
 	case e.Status/100 == 3:

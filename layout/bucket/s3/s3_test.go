@@ -373,6 +373,13 @@ func attempt(c *Client, put int) error {
 }
 
 // TestWords: what an answer says is shown only when it is a word.
+// TestUnasked has an answer to a condition, to a request without one.
+func TestUnasked(t *testing.T) {
+	if s := (&Error{Status: http.StatusNotModified}).Error(); !strings.Contains(s, "which nobody asked") || strings.Contains(s, "redirect") {
+		t.Errorf("304: %q", s)
+	}
+}
+
 func TestWords(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	for body, want := range map[string]string{
