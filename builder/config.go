@@ -129,6 +129,9 @@ func LoadConfig(file string, flags map[string]any) (*Config, error) {
 // complete fills in what follows from other keys and from dir, the directory of the
 // file, and checks everything.
 func (c *Config) complete(dir string) error {
+	if c.App == "" {
+		return errors.New("app: want the name of the app")
+	}
 	if err := layout.CheckApp(c.App); err != nil {
 		return fmt.Errorf("app: %w", err)
 	}

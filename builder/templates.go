@@ -41,7 +41,7 @@ func (req *InitRequest) configText() string {
 	if req.Source != "" {
 		repo = fmt.Sprintf("repo = %q", req.Source)
 	}
-	return fmt.Sprintf(configTemplate, req.App, repo, initBranch, req.Tiers[0])
+	return fmt.Sprintf(configTemplate, req.App, repo, req.App, initBranch, req.Tiers[0])
 }
 
 const configTemplate = `# Configuration of builder. Paths are relative to the directory of this file. Each key
@@ -78,10 +78,20 @@ bin_names = []                 # files in bin_dir that go to the root of the bun
 # arch = "amd64"
 
 [storage]
-url = "./bucket"               # where bundles are published: a directory, or file:///dir
+url = "./bucket"               # where bundles are published: a directory, or "s3://bucket"
+# With s3; the credentials need s3:GetObject and s3:PutObject on bucket/%s/*.
+# endpoint = "https://s3.example.org"     # none: Amazon's
+# region = ""                  # none: us-east-1
+# access_key_file = "s3.access"           # files with one line, chmod 600
+# secret_key_file = "s3.secret"
+# ca_file = ""                 # where the server's certificate is of your own authority
 
 [channels]
-repo = "./channels.git"        # the git repository that nodes follow
+repo = "./channels.git"        # the git repository that nodes follow; push this one to its host,
+                               # then "ssh://git@host/path" or "https://host/path"
+# ssh_key = "ssh"              # with ssh: a private key that may push, without passphrase,
+# known_hosts = "known_hosts"  # and what ssh-keyscan prints of the host
+# token_file = "git.token"     # with https: file with one line, chmod 600
 branch = %q
 path = ""                      # directory in it, so that one repository serves several apps
 auto = [%q]                # tiers that a release may advance by itself

@@ -116,8 +116,14 @@ func LoadConfig(file string, flags map[string]any) (*Config, error) {
 
 // complete fills in what follows from other keys, and checks everything.
 func (c *Config) complete() error {
+	if c.App == "" {
+		return errors.New("app: want the name of the app")
+	}
 	if err := layout.CheckApp(c.App); err != nil {
 		return fmt.Errorf("app: %w", err)
+	}
+	if c.Tier == "" {
+		return errors.New("tier: want the tier that this node follows")
 	}
 	if err := layout.CheckTier(c.Tier); err != nil {
 		return fmt.Errorf("tier: %w", err)
@@ -184,10 +190,18 @@ func (c *Config) completeChannels() error {
 		return nil
 	case c.Channels.Source != sourceBucket:
 		return fmt.Errorf("channels.source: %q is neither %q nor %q", c.Channels.Source, sourceGit, sourceBucket)
-	case c.Channels.Repo != "" || c.Channels.Path != "":
-		return fmt.Errorf("channels.source is %q: channels.repo and channels.path are for %q; remove them, or the source", sourceBucket, sourceGit)
-	case c.Channels.TokenFile != "" || c.Channels.CAFile != "" || c.Channels.SSHKey != "" || c.Channels.KnownHosts != "":
-		return fmt.Errorf("channels.source is %q: token_file, ca_file, ssh_key and known_hosts of channels are for %q", sourceBucket, sourceGit)
+	}
+	var unread []string
+	for _, k := range []struct{ key, value string }{
+		{"repo", c.Channels.Repo}, {"path", c.Channels.Path}, {"token_file", c.Channels.TokenFile}, {"ca_file", c.Channels.CAFile},
+		{"ssh_key", c.Channels.SSHKey}, {"known_hosts", c.Channels.KnownHosts},
+	} {
+		if k.value != "" {
+			unread = append(unread, "channels."+k.key)
+		}
+	}
+	if len(unread) > 0 {
+		return fmt.Errorf("channels.source is %q: %s is for %q; remove it, or the source", sourceBucket, strings.Join(unread, ", "), sourceGit)
 	}
 	return nil
 }

@@ -192,9 +192,9 @@ func (c *cycle) manifest(ctx context.Context, t target) ([]byte, error) {
 	doc, err := bucket.ReadAll(ctx, c.bucket, key, layout.MaxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		if t.Pin {
-			return nil, reason.Errorf(reason.IO, "version %s is neither on disk nor in the storage (no %s): the order stays; `puller --unpin` takes it back", t.Version, key)
+			return nil, reason.Errorf(reason.IO, "version %s is neither on disk nor in the storage (%v): the order stays; `puller --unpin` takes it back", t.Version, err)
 		}
-		return nil, reason.Errorf(reason.IO, "manifest of %s is not in the storage yet (no %s): the next puller looks again", t.Version, key)
+		return nil, reason.Errorf(reason.IO, "manifest of %s is not in the storage yet (%v): the next puller looks again", t.Version, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read manifest of %q: %w", t.Version, err)

@@ -215,6 +215,8 @@ func TestUsage(t *testing.T) {
 		{0, "Usage:", "", ""},
 		{0, "roll", "", "promote --help"},
 		{0, "bash completion", "", "completion bash"},
+		{0, "fish", "", "completion"},
+		{2, "", `unknown command "foo" for "builder completion"`, "completion foo"},
 		{2, "", "unknown command", "relase"},
 		{2, "", "unknown flag", "release --json --rv x"},
 		{2, "", "accepts 1 arg", "promote"},

@@ -40,8 +40,9 @@ func (p *program) printInit(m *builder.Initialized) {
 	p.printf("  2. Edit %s: [source], [build], [[release_contents]].\n", m.Config)
 	p.printf("  3. In %s: builder release\n", m.Dir)
 	p.printf("  4. On each node: copy keys/trust.json to %s; sha256sum must print\n     %s.\n", node, m.Fingerprint.Hex())
-	p.printf("     In the puller's configuration:\n")
+	p.printf("     In the puller's configuration, on this machine:\n")
 	p.printf("       [channels] repo = %q\n       [storage]  url = %q\n", m.Repo, m.Bucket)
+	p.printf("     For nodes on other machines, bucket and channel repo go elsewhere: docs/servers.md.\n")
 	p.printf("\nThis machine has the release key and the channel key, so it both builds and promotes, and\n" +
 		"who takes it over can do both. docs/trust.md says how to part them.\n")
 }

@@ -54,6 +54,12 @@ func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int 
 	root.SetOut(std.Out)
 	root.SetErr(std.Err)
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.InitDefaultCompletionCmd(args...)
+	for _, c := range root.Commands() {
+		if !c.Runnable() { // or cobra shows its help and is content, whatever it was asked for
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+	}
 	entered := false
 	mark(root, &entered)
 	cmd, err := root.ExecuteContextC(ctx)

@@ -201,6 +201,9 @@ func (c Config) Check() error {
 // files that c names, which are read when they are needed. Its errors have the reason
 // "config".
 func Open(_ context.Context, c Config) (Bucket, error) {
+	if c.URL == "" {
+		return nil, reason.Errorf(reason.Config, "storage.url: want where bundles are kept; %s", urlForms)
+	}
 	u, err := url.Parse(c.URL)
 	if err != nil {
 		// The text of a url.Error holds the URL, and that may hold a password.

@@ -93,7 +93,7 @@ func TestOpen(t *testing.T) {
 		{"file:///srv//bucket", "not absolute and plain"},
 		{"file:///srv/b%00", "not absolute and plain"},
 		{"/srv/bucket", `is ""`},
-		{"", `is ""`},
+		{"", "storage.url: want where bundles are kept"},
 		{"s3://releases", ""},
 		{"s3://releases/", ""},
 		{"s3://releases/apps/all", ""},

@@ -94,6 +94,9 @@ func (w *write) attempt(ctx context.Context) (now string, err error) {
 	if errors.As(err, &e) && (e.Status == http.StatusPreconditionFailed || e.Status == http.StatusNotFound && w.version != "") {
 		return w.lost(ctx)
 	}
+	if e != nil && e.Forbidden() {
+		return "", fmt.Errorf("%w: these credentials may not write it; a builder needs s3:GetObject and s3:PutObject", e)
+	}
 	if err != nil {
 		return "", err
 	}

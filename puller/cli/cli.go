@@ -87,7 +87,7 @@ Exit codes: 0 done, nothing to do, pinned or waiting; 1 failed, worth retrying;
 			return p.showResult(pl.Step(cmd.Context(), opts))
 		},
 	}
-	cmd.Flags().StringVar(&pin, "pin", "", "run exactly `VERSION[@sha256:…]` and hold it, whatever the channel says")
+	cmd.Flags().StringVar(&pin, "pin", "", "run exactly `VERSION[@sha256:DIGEST]` and hold it, whatever the channel says")
 	cmd.Flags().StringVar(&why, "reason", "", "with --pin: `TEXT` that status shows")
 	cmd.Flags().BoolVar(&unpin, "unpin", false, "follow the channel again")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what a cycle would do, and why; change nothing")

@@ -133,7 +133,7 @@ func (f *file) noBranch(s objects.Store, name string) error {
 	case err == nil && len(data) == 0:
 		return fmt.Errorf("repo %q: branch %q names no object", f.dir, name)
 	default:
-		return reason.Errorf(reason.Stale, "repo %q has no branch %q", f.dir, name)
+		return reason.Errorf(reason.Stale, "repo %q has no branch %q; %s", f.dir, name, noBranch)
 	}
 }
 

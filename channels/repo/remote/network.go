@@ -108,7 +108,7 @@ func (n *network) Branch(ctx context.Context, name string) (plumbing.Hash, error
 		return plumbing.ZeroHash, err
 	}
 	if found == plumbing.ZeroHash {
-		err = reason.Errorf(reason.Stale, "repo %q has no branch %q", n.name, name)
+		err = reason.Errorf(reason.Stale, "repo %q has no branch %q; %s", n.name, name, noBranch)
 	}
 	return found, errors.Join(err, c.Close())
 }

@@ -94,6 +94,9 @@ type Remote interface {
 // more: look at the branch again.
 var ErrMoved = errors.New("the repository moved meanwhile")
 
+// noBranch is what helps against a branch that is missing.
+const noBranch = "set channels.branch, or push to it what builder init made in channels.git"
+
 // Into is what a fetch fills. Its errors end the fetch, and are returned.
 type Into interface {
 	Head() plumbing.Hash // a commit that is there, with its tree; zero: none

@@ -137,7 +137,11 @@ func (s *webSession) do(method string, u *url.URL, body []byte, kind string) err
 		if errors.As(err, &outer) {
 			err = outer.Err // its text repeats method and URL
 		}
-		return fmt.Errorf("repo %q: %w", name(s.w.base), &short{s.watch.cause(err)})
+		cause := error(&short{s.watch.cause(err)})
+		if verify := (*tls.CertificateVerificationError)(nil); errors.As(err, &verify) {
+			cause = fmt.Errorf("%w: if the host's certificate is of your own authority, name that in channels.ca_file", cause)
+		}
+		return fmt.Errorf("repo %q: %w", name(s.w.base), cause)
 	}
 	s.body = resp.Body
 	if err := s.judge(resp, "application/x-"+string(s.service)+"-"+kind); err != nil {

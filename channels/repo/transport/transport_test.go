@@ -178,7 +178,7 @@ func TestHTTPS(t *testing.T) {
 
 	c := good
 	c.CAFile = ""
-	checkReason(t, "an authority that nobody knows", look(t.Context(), newHost(t, c)), reason.IO, "certificate signed by unknown authority")
+	checkReason(t, "an authority that nobody knows", look(t.Context(), newHost(t, c)), reason.IO, "certificate signed by unknown authority: if the host's certificate is of your own authority, name that in channels.ca_file")
 	c = good
 	c.TokenFile = ""
 	checkReason(t, "no token", look(t.Context(), newHost(t, c)), reason.IO, "set channels.token_file")
