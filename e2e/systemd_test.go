@@ -228,6 +228,7 @@ func TestAsRootUnits(t *testing.T) {
 		{"rolls back", onceRollsBack},
 		{"no bus", onceWithoutBus},
 		{"masked", onceMasked},
+		{"not root", onceDenied},
 		{"reboot during probation", onceReboot},
 		{"timer", onceTimer},
 	} {
@@ -323,6 +324,20 @@ func onceMasked(t *testing.T, s *server) {
 	s.Run(t, "systemctl", "enable", "mnw.service")
 	s.once(t, 0)
 	s.answers(t, "5.0.0")
+}
+
+// Who may not restart the unit finds that out before anything is swapped.
+func onceDenied(t *testing.T, s *server) {
+	config := "root = \"/srv/own\"\n" + s.Read(t, "/etc/sando/mnw.toml")
+	s.Write(t, "/srv/own.toml", config, 0o644)
+	s.sh(t, "chmod -R a+rX channels.git bucket /etc/sando; install -d -o www-data own")
+	r := s.Try(t, "setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", "puller", "--config", "/srv/own.toml")
+	if r.Code != 2 || !strings.Contains(r.Err, "run as root, or let polkit allow") || !strings.Contains(r.Err, "nothing was changed") {
+		t.Errorf("exit code %d\n%s%s", r.Code, r.Out, r.Err)
+	}
+	if s.Try(t, "test", "-L", "/srv/own/current").Code == 0 {
+		t.Error("it was swapped")
+	}
 }
 
 // A machine that goes down during a probation proves nothing. After that the release

@@ -189,7 +189,7 @@ type UnitStatus struct {
 }
 
 // askTimeout is how long status waits for systemd.
-const askTimeout = 3 * time.Second
+const askTimeout = 5 * time.Second
 
 // describeUnit adds what systemd says of the app's unit.
 func (c *cycle) describeUnit(ctx context.Context, s *Status) {

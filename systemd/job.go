@@ -94,8 +94,9 @@ func (e *UnitError) Error() string {
 	return text + "; `systemd-analyze verify " + e.Unit + "` tells more"
 }
 
-// Check reports whether a unit can be started as far as its unit file says: a
-// *UnitError, or ErrUnreachable.
+// Check reports whether a unit can be started, as far as that can be known without doing it:
+// a *UnitError, ErrDenied, or ErrUnreachable. It makes systemd forget that the unit failed,
+// which takes the same permission.
 func (c *Conn) Check(ctx context.Context, unit string) error {
 	f, err := c.Facts(ctx, unit)
 	if err != nil {
@@ -104,17 +105,14 @@ func (c *Conn) Check(ctx context.Context, unit string) error {
 	if f.LoadState != "loaded" {
 		return &UnitError{unit, f.LoadState, f.LoadError}
 	}
-	return nil
+	return c.ResetFailed(ctx, unit)
 }
 
 // Restart makes a unit run anew and waits for that, as the package doc says. An error
-// may be a *UnitError, a *JobError, match ErrUnreachable when the outcome is not known,
+// may be a *UnitError, a *JobError, match ErrDenied, match ErrUnreachable when the outcome is not known,
 // ErrStopping, or be ctx's: the job goes on without being watched.
 func (c *Conn) Restart(ctx context.Context, unit string, action Action) error {
 	if err := c.Check(ctx, unit); err != nil {
-		return err
-	}
-	if err := c.ResetFailed(ctx, unit); err != nil {
 		return err
 	}
 	result := make(chan string, 1)

@@ -53,6 +53,8 @@ import (
 var (
 	// ErrUnreachable is matched when systemd cannot be asked, or no longer.
 	ErrUnreachable = errors.New("systemd does not answer")
+	// ErrDenied is matched when systemd does not let this user manage a unit.
+	ErrDenied = errors.New("this user may not manage it: run as root, or let polkit allow org.freedesktop.systemd1.manage-units")
 	// ErrStopping is matched when a unit was not restarted, or not well, because the
 	// machine is going down.
 	ErrStopping = errors.New("the machine is shutting down")
@@ -149,6 +151,9 @@ func (c *Conn) failed(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errAnswer) {
 		return fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	}
+	if name := named(err); name == denied || name == interactive {
+		return fmt.Errorf("%w: %w", ErrDenied, err)
+	}
 	if err != nil && !c.dbus.Connected() {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -168,6 +173,8 @@ func named(err error) string {
 const (
 	noSuchUnit  = "org.freedesktop.systemd1.NoSuchUnit"
 	destructive = "org.freedesktop.systemd1.TransactionIsDestructive"
+	denied      = "org.freedesktop.DBus.Error.AccessDenied"
+	interactive = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 )
 
 // Stopping reports whether the machine is going down.
