@@ -3,6 +3,7 @@ package bucket_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -66,6 +67,18 @@ func TestS3Credentials(t *testing.T) {
 			t.Cleanup(m.Close)
 			t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", m.URL)
 		}, ""},
+		"machine that never ends": {func(t *testing.T) {
+			m := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, `{"AccessKeyId":"`)
+				for r.Context().Err() == nil {
+					if _, err := io.WriteString(w, strings.Repeat("x", 64<<10)); err != nil {
+						return
+					}
+				}
+			}))
+			t.Cleanup(m.Close)
+			t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", m.URL)
+		}, "unexpected EOF"},
 		"machine that sends elsewhere": {func(t *testing.T) {
 			other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				t.Errorf("another host was asked for credentials: %s", r.URL)

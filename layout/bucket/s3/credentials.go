@@ -34,7 +34,7 @@ func newProvider(c Config) (*provider, error) {
 		secret:    c.SecretKeyFile,
 		machine:   credentials.New(&credentials.IAM{}),
 		metadata: &http.Client{
-			Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true},
+			Transport: modest{&http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true}},
 			Timeout:   10 * time.Second,
 			// A redirect would take tokens somewhere else.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -47,6 +47,24 @@ func newProvider(c Config) (*provider, error) {
 		return nil, reason.Errorf(reason.Config, "storage.anonymous: it is true, and there are key files as well; remove one or the other")
 	}
 	return p, nil
+}
+
+// maxMetadata bounds an answer of the machine's. It comes without TLS from whoever has the
+// address in the network that the machine is in, and is read into memory.
+const maxMetadata = 1 << 20
+
+// modest cuts the answers of a transport off.
+type modest struct{ http.RoundTripper }
+
+func (m modest) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := m.RoundTripper.RoundTrip(req)
+	if err == nil {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, maxMetadata), resp.Body}
+	}
+	return resp, err
 }
 
 // IsExpired makes the client ask for the keys at each request.

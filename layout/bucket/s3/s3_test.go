@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/reason"
 )
@@ -171,6 +172,10 @@ func TestPut(t *testing.T) {
 }
 
 func TestRefusedConfig(t *testing.T) {
+	pipe := t.TempDir() + "/pipe"
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		change func(c *Config)
 		says   string
@@ -196,6 +201,8 @@ func TestRefusedConfig(t *testing.T) {
 		{func(c *Config) { c.AccessKeyFile, c.SecretKeyFile, c.Anonymous = "/none", "/none", true }, "remove one or the other"},
 		{func(c *Config) { c.CAFile = "/none" }, "storage.ca_file"},
 		{func(c *Config) { c.CAFile = "s3_test.go" }, "no certificate in PEM form"},
+		{func(c *Config) { c.CAFile = "/dev/zero" }, "no certificate in PEM form"},
+		{func(c *Config) { c.CAFile = pipe }, "no certificate in PEM form"},
 	} {
 		c := Config{Bucket: "releases", Endpoint: "https://s3.example"}
 		tt.change(&c)

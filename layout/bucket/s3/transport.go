@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/reason"
 )
@@ -120,6 +121,9 @@ func facts(h http.Header) http.Header {
 	return kept
 }
 
+// maxCAFile bounds a file of certificates, in bytes.
+const maxCAFile = 4 << 20
+
 // rootCAs returns the system's roots and those in file.
 func rootCAs(file string) (*x509.CertPool, error) {
 	pool, err := x509.SystemCertPool()
@@ -129,12 +133,17 @@ func rootCAs(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return pool, nil
 	}
-	pem, err := os.ReadFile(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe does not hold it up
 	if err != nil {
 		return nil, reason.Errorf(reason.Config, "storage.ca_file: %w", err)
 	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, reason.Errorf(reason.Config, "storage.ca_file: %q holds no certificate in PEM form", file)
+	defer f.Close() // only read
+	pem, err := io.ReadAll(io.LimitReader(f, maxCAFile+1))
+	if err != nil {
+		return nil, reason.Errorf(reason.Config, "storage.ca_file: %w", err)
+	}
+	if len(pem) > maxCAFile || !pool.AppendCertsFromPEM(pem) {
+		return nil, reason.Errorf(reason.Config, "storage.ca_file: %q holds no certificate in PEM form, or more than %d bytes", file, maxCAFile)
 	}
 	return pool, nil
 }
