@@ -277,7 +277,10 @@ func onceSandbox(t *testing.T, s *server) {
 	}
 	s.Write(t, dropIn, "[Service]\nReadWritePaths=/srv/mnw\n", 0o644)
 	s.Run(t, "systemctl", "daemon-reload")
+	// Where /opt cannot be written at all, nobody needs /opt/mnw.
+	s.sh(t, "mv /opt/mnw away; mount --bind /opt /opt; mount -o remount,bind,ro /opt")
 	s.once(t, 0) // the app runs 2.0.0 already
+	s.sh(t, "umount /opt; mv away /opt/mnw")
 	if got := s.Run(t, "readlink", "/srv/mnw/current"); got != "releases/2.0.0\n" {
 		t.Errorf("current is %q", got)
 	}
