@@ -238,11 +238,16 @@ const (
 // none.
 func (c *Client) Retry(ctx context.Context, f func() error) error {
 	renewed := false
+	var before error // what the attempt before ended with: says more than that time is up
 	for n := 0; ; n++ {
 		err := f()
+		if err != nil && before != nil && errors.Is(err, ctx.Err()) {
+			return fmt.Errorf("%w, attempt %d of %d: %w", ctx.Err(), n, attempts, before)
+		}
 		if err == nil || errors.Is(err, ctx.Err()) {
 			return err
 		}
+		before = err
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w, attempt %d of %d: %w", ctx.Err(), n+1, attempts, err)
 		}

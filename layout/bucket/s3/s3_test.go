@@ -216,6 +216,25 @@ func TestRefusedConfig(t *testing.T) {
 	}
 }
 
+// TestRetryInTime: time that ends in a later attempt hides nothing of what was met before.
+func TestRetryInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		slow, n := &Error{Status: 503, Code: "SlowDown"}, 0
+		err := client(t).Retry(ctx, func() error {
+			if n++; n == 1 {
+				return slow
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, slow) || !strings.Contains(err.Error(), "attempt 1 of 6") {
+			t.Errorf("Retry = %v, want the deadline, and the answer to attempt 1 of 6", err)
+		}
+	})
+}
+
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 6, 3, 2, 53, 56, 0, time.UTC)
 	for s, want := range map[string]time.Duration{
