@@ -144,6 +144,9 @@ func (c *cycle) headline(pinErr error) (reason.Code, string) {
 		}
 		return reason.Stale, fmt.Sprintf("%s is live, and nothing more is known: no cycle ever ran here, or .sando/ was removed; run `puller`", c.cur.Version)
 	}
+	if c.st.Last.Reason == "" && c.channel == nil && c.pin == nil && c.cur.Version == "" {
+		return reason.Stale, "no cycle has come to an end on this node: the first one is at work, or was stopped; look again, or run `puller`"
+	}
 	d := decide(c.facts())
 	if d.Warning != "" {
 		c.warn("%s", d.Warning)
