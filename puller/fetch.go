@@ -51,7 +51,7 @@ func (c *cycle) download(ctx context.Context, f *os.File, t target, b layout.Bun
 	case err != nil && ordered && ctx.Err() == nil:
 		return errOrder
 	case errors.Is(err, fs.ErrNotExist):
-		return reason.Errorf(reason.IO, "it is not in the storage (no %s)", key)
+		return reason.Errorf(reason.IO, "it is not in the storage (%v)", err)
 	}
 	return err
 }
