@@ -37,7 +37,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/builder and bin/puller, static and stripped
-	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/ ./cmd/builder ./cmd/puller
+	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -ldflags='-s -w' -o bin/ ./cmd/builder ./cmd/puller
 
 .PHONY: test
 test: ## run every test that needs no root

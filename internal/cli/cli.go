@@ -15,6 +15,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -54,6 +56,8 @@ func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int 
 	root.SetOut(std.Out)
 	root.SetErr(std.Err)
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Version = Version()
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.InitDefaultCompletionCmd(args...)
 	for _, c := range root.Commands() {
 		if !c.Runnable() { // or cobra shows its help and is content, whatever it was asked for
@@ -84,6 +88,16 @@ func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int 
 		}
 	}
 	return code.Exit()
+}
+
+// Version says what was built: the tag or the commit that the go command found in the clone,
+// with "+dirty" after it when files were changed, and by which Go.
+func Version() string {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	return fmt.Sprintf("%s (%s %s/%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // Failure is what --json prints for an error.

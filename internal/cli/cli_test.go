@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,16 @@ func TestErrorAsJSON(t *testing.T) {
 	const want = "{\n  \"error\": \"<none>\",\n  \"reason\": \"signature\",\n  \"exit\": 3\n}\n"
 	if out.String() != want {
 		t.Errorf("got %s, want %s", out.String(), want)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	var out, errs bytes.Buffer
+	run := func() error { return errors.New("it ran") }
+	exit := Main(context.Background(), program(run), []string{"--version"}, Std{Out: &out, Err: &errs})
+	want := regexp.MustCompile(`^puller \S+ \(go1\.\S+ linux/\w+\)\n$`)
+	if exit != 0 || !want.MatchString(out.String()) || errs.Len() != 0 {
+		t.Errorf("exit %d, %q, %q; want %s", exit, out.String(), errs.String(), want)
 	}
 }
 
