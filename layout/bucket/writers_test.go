@@ -374,7 +374,7 @@ func TestS3Hidden(t *testing.T) {
 		return hide
 	})
 	err = p.b.Create(t.Context(), "other", strings.NewReader("data"), 4)
-	if err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "403 AccessDenied, request TEST: these credentials may not write it;") {
+	if err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "403 AccessDenied: these credentials may not write it;") {
 		t.Errorf("Create without permission = %v, want 403", err)
 	}
 }

@@ -167,7 +167,7 @@ func (c hostility) check(t *testing.T, s *minio.Server, data []byte) {
 		if _, err := f.Write(begun); err != nil {
 			t.Fatal(err)
 		}
-		limits := download.Limits{Stall: 600 * time.Millisecond, Window: 600 * time.Millisecond, Slowest: 100 << 10, Tries: tries}
+		limits := download.Limits{Stall: 1200 * time.Millisecond, Window: 1200 * time.Millisecond, Slowest: 100 << 10, Tries: tries}
 		err = download.File(t.Context(), b, "object", f, want, download.Options{Limits: limits})
 		got, rerr := os.ReadFile(file)
 		if rerr != nil || err == nil && !bytes.Equal(got, data) || err != nil && !bytes.HasPrefix(data, got) {

@@ -19,10 +19,9 @@ import (
 
 // Error is an answer that is not a success.
 type Error struct {
-	Status    int
-	Code      string // S3's word for it; empty when the answer has none
-	RequestID string // for the server's operator; may be empty
-	Region    string // where the bucket is, when the answer says so
+	Status int
+	Code   string // S3's word for it; empty when the answer has none
+	Region string // where the bucket is, when the answer says so
 
 	retryAfter time.Duration
 }
@@ -31,9 +30,6 @@ func (e *Error) Error() string {
 	s := fmt.Sprintf("the server answers %d", e.Status)
 	if e.Code != "" {
 		s += " " + e.Code
-	}
-	if e.RequestID != "" {
-		s += ", request " + e.RequestID
 	}
 	switch {
 	case e.Status == http.StatusNotModified:
@@ -163,7 +159,8 @@ func isXML(h http.Header) bool {
 const maxRefusal = 64 << 10
 
 // refusal reads what an answer says of itself. Its words are shown, its prose is not:
-// it may repeat parts of the request.
+// it may repeat parts of the request. Nor is the number of the request: with it, what goes
+// wrong in the same way at each poll would be news at each poll.
 func refusal(resp *http.Response) *Error {
 	var body minio.ErrorResponse
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
@@ -181,7 +178,6 @@ func refusal(resp *http.Response) *Error {
 	return &Error{
 		Status:     resp.StatusCode,
 		Code:       pick(body.Code, resp.Header.Get("X-Minio-Error-Code")),
-		RequestID:  pick(body.RequestID, resp.Header.Get("X-Amz-Request-Id")),
 		Region:     pick(body.Region, resp.Header.Get("X-Amz-Bucket-Region")),
 		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}

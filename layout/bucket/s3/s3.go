@@ -54,8 +54,8 @@
 //
 // # Secrets
 //
-// An error names neither a URL nor a header, and of an answer only its status, code,
-// request id and region, when they look like such.
+// An error names neither a URL nor a header, and of an answer only its status, code and
+// region, when they look like such.
 package s3
 
 import (
