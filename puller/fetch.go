@@ -43,7 +43,8 @@ func (c *cycle) download(ctx context.Context, f *os.File, t target, b layout.Bun
 	}
 	add, done := c.meter("fetch", b.Size)
 	defer done()
-	watched, stop := c.untilOrdered(ctx, t)
+	// A pin for another release, or the taking back of the one that t is by.
+	watched, stop := until(ctx, func() bool { return c.ordered(t.Version) || t.Pin && c.unpinned() })
 	key := layout.ReleaseKey(c.cfg.App, t.Version, b.Name)
 	err = download.File(watched, c.bucket, key, f, download.Want{Size: b.Size, SHA256: b.SHA256}, download.Options{Progress: add})
 	ordered := stop()
@@ -56,16 +57,15 @@ func (c *cycle) download(ctx context.Context, f *os.File, t target, b layout.Bun
 	return err
 }
 
-// untilOrdered returns a context that ends when a pin for another release than t comes, or
-// the one that t is by is taken back: the emergency exit does not wait for a download.
-// stop ends the watching, and says whether one of them happened.
-func (c *cycle) untilOrdered(ctx context.Context, t target) (_ context.Context, stop func() bool) {
+// until returns a context that ends when there is an order: the emergency exit does not wait
+// for the network. stop ends the watching, and says whether there was one.
+func until(ctx context.Context, order func() bool) (_ context.Context, stop func() bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	ordered := make(chan bool, 1)
 	go func() {
 		defer cancel()
 		for sleep(ctx, time.Second) == nil {
-			if c.ordered(t.Version) || t.Pin && c.unpinned() {
+			if order() {
 				ordered <- true
 				return
 			}

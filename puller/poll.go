@@ -21,7 +21,8 @@ type accepted struct {
 }
 
 // poll asks for news, walks trust, and accepts the tier's channel state if it is a good
-// next one. Whatever fails, what was accepted before stays in force.
+// next one. Whatever fails, what was accepted before stays in force. A new order ends it
+// with errOrder.
 func (c *cycle) poll(ctx context.Context) error {
 	if err := c.loadTrust(); err != nil {
 		return err
@@ -29,11 +30,28 @@ func (c *cycle) poll(ctx context.Context) error {
 	// Each request has its own limit; an endless chain of slow ones ends here.
 	limited, cancel := context.WithTimeout(ctx, pollLimit)
 	defer cancel()
-	err := c.pollOnce(limited)
+	watched, stop := until(limited, c.reordered)
+	err := c.pollOnce(watched)
+	if ordered := stop(); err != nil && ordered && ctx.Err() == nil {
+		return errOrder
+	}
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		return reason.Errorf(reason.IO, "poll: not done within %s: %w", pollLimit, err)
 	}
 	return err
+}
+
+// reordered reports whether a pin was given or taken back since this cycle looked last. What
+// is planned only waits for the poll that it was asked for.
+func (c *cycle) reordered() bool {
+	p, err := c.dir.Pin()
+	switch {
+	case c.dry || err != nil:
+		return false
+	case p == nil || c.pin == nil:
+		return p != c.pin
+	}
+	return p.At != c.pin.At
 }
 
 // pollLimit is how long a poll may take. What of trust it has walked by then is kept.

@@ -187,7 +187,9 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 		pollErr = nil
 	case pollErr == nil:
 		c.begin(Polling, pollLimit+shortly)
-		pollErr = c.poll(ctx)
+		if pollErr = c.poll(ctx); errors.Is(pollErr, errOrder) {
+			pollErr = c.obey()
+		}
 	}
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -202,6 +203,35 @@ func TestPinWithoutTheFilesOfTheRepo(t *testing.T) {
 	}
 	w.pin("1.0", reason.Updated)
 	w.runs("1.0")
+}
+
+// TestPinDuringAPoll: an order does not wait for a host that says nothing.
+func TestPinDuringAPoll(t *testing.T) {
+	w := two(t)
+	w.advance("2.0", nil)
+	w.step(reason.Updated)
+	must(t, w.puller.Close())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	pinned := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			t.Cleanup(func() { conn.Close() })
+			err = w.puller.dir.SavePin(node.Pin{Release: "1.0", At: time.Now().UnixMilli()})
+		}
+		pinned <- err
+	}()
+	w.puller.cfg.Channels.Repo = "http://" + l.Addr().String() + "/c.git"
+	if r := w.step(reason.Updated); strings.Contains(r.Message, "says nothing") {
+		t.Errorf("it waited: %s", r.Message)
+	}
+	must(t, <-pinned)
+	w.runs("1.0")
+	w.puller.cfg.Channels.Repo = w.repo().URL
+	must(t, w.puller.Close())
+	w.step(reason.Pinned)
 }
 
 func TestPinWithADigest(t *testing.T) {
