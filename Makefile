@@ -46,7 +46,7 @@ test: ## run every test that needs no root
 	go test -skip '^TestAsRoot' ./...
 
 .PHONY: check
-check: tools lint unit crash short-fuzz demo ## run what CI runs; as root, what needs root too
+check: tools lint unit crash short-fuzz ## run what CI runs; as root, what needs root too
 
 .PHONY: lint
 lint: format mod vet staticcheck vuln rules units ## run the static checks alone
@@ -116,13 +116,13 @@ units: ## verify the shipped units, and print how systemd rates their sandbox
 .PHONY: unit
 unit: ## run all tests but those of both programs, for which see crash
 	@$(if $(RACE),:,$(call skip,a C compiler: the race detector))
-	TMPDIR=$(FAST) go test $(RACE) -timeout 20m -skip '^TestMemory' $$($(RACED))
+	TMPDIR=$(FAST) go test $(RACE) -p 3 -timeout 20m -skip '^TestMemory' $$($(RACED))
 	TMPDIR=$(FAST) go test -run '^TestMemory' $$($(RACED))
 	TMPDIR=$(FAST) go test $$($(PACKAGES) | grep -e /signing/keys -e /builder/cli)
 
 .PHONY: crash
-crash: ## run the tests of both programs: scripts, kills at random, each write to the disk failing
-	TMPDIR=$(FAST) SANDO_CRASH=1 go test -count=1 -timeout 20m -tags faults ./e2e/...
+crash: ## run the tests of both programs: scripts, the demo, kills at random, each write to the disk failing, real servers
+	TMPDIR=$(FAST) SANDO_CRASH=1 go test -count=1 -timeout 20m -parallel 3 -tags faults ./e2e/...
 
 .PHONY: short-fuzz
 short-fuzz: ## run every fuzz target for 10 s

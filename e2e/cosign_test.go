@@ -20,6 +20,7 @@ import (
 // TestCosignVerifies: cosign verifies whatever a builder signs, found by looking for
 // signatures in everything that it wrote.
 func TestCosignVerifies(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	c, s := cosign.New(t), newSite(t, "1.0", "2.0")
 	s.release("1.0")
 	s.promote("1.0")
@@ -118,6 +119,7 @@ func (s *site) kid(name string) string { return s.public(name).Kid() }
 // TestCosignSigns: keys that cosign made, and signatures that it made with keys of
 // either, are as good to a builder and a node as their own.
 func TestCosignSigns(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	c, s := cosign.New(t), newSite(t, "1.0", "2.0")
 	s.release("1.0")
 	s.release("2.0")

@@ -13,6 +13,7 @@ import (
 // TestKillPuller kills updates, pins and ways back at random moments. The next puller
 // ends on a complete, right release each time, with no stray files.
 func TestKillPuller(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	s := newSite(t, "1.0", "2.0", "3.0", "4.0")
 	versions := []string{"1.0", "2.0", "3.0", "4.0"}
 	for _, v := range versions {
@@ -25,7 +26,7 @@ func TestKillPuller(t *testing.T) {
 	start := time.Now()
 	m.cycle(0)
 	k, live := killer{whole: time.Since(start)}, "2.0"
-	n := rounds(25, 400) // about half of them end before they are killed
+	n := rounds(25, 300) // about a quarter of them end before they are killed
 	for i := range n {
 		want := versions[rand.IntN(len(versions))]
 		var cmd *exec.Cmd
@@ -68,6 +69,7 @@ func (m *machine) pinned() string {
 // TestKillBuilder kills releases at random moments and runs them again. Each version
 // ends published whole, and no channel ever names one that is not.
 func TestKillBuilder(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	n := rounds(6, 50)
 	versions := make([]string, n)
 	for i := range versions {
@@ -116,6 +118,7 @@ func noTemps(dir string) error {
 // TestTwoBuilders releases at once from two hosts that share a bucket and a channel
 // repo. One wins, the other says so, and nothing is broken.
 func TestTwoBuilders(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	for name, c := range map[string]struct {
 		revs  [2]string
 		exits string // the exit codes that may come together, sorted

@@ -20,6 +20,7 @@ import (
 // TestDemo runs the demo as a person does, to its end and not to its end. Each time
 // nothing may be left: no process, no file.
 func TestDemo(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	testenv.Need(t, !testing.Short(), "the time that a demo takes: run without -short")
 	program := filepath.Join(t.TempDir(), "demo")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, "./demo").CombinedOutput(); err != nil {

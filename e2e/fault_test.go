@@ -26,6 +26,7 @@ type lane struct {
 // kill, or find the disk full. At each moment the invariants hold, and the next puller
 // ends on the right release.
 func TestEveryPersistStep(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	s := newSite(t, "1.0", "2.0")
 	s.release("1.0")
 	s.release("2.0")

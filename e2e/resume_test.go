@@ -20,6 +20,7 @@ import (
 // TestKillDownload ends a puller in the middle of a download from a real server: killed,
 // and told to stop. The next one fetches the rest alone, and leaves nothing behind.
 func TestKillDownload(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	server := minio.Start(t, minio.Options{})
 	s := newSite(t, "1.0", "2.0", "3.0")
 	for _, v := range []string{"1.0", "2.0", "3.0"} {

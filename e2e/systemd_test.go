@@ -217,6 +217,7 @@ func (s *server) once(t *testing.T, exit int) {
 
 // The shipped units update an app that runs under systemd, and their sandbox lets them.
 func TestAsRootUnits(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	s := newServer(t, host.Boot(t))
 	s.release(t, "1.0.0", "")
 	for _, c := range []struct {
@@ -380,6 +381,7 @@ func onceTimer(t *testing.T, s *server) {
 // The daemon under its unit: it follows the channel, obeys, reloads, and is ended and
 // started again by its watchdog when it hangs.
 func TestAsRootDaemon(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	s := newServer(t, host.Boot(t))
 	s.configure(t, "[schedule]\npoll = \"@every 1s\"\n")
 	s.Write(t, "/etc/systemd/system/puller@mnw.service.d/soon.conf", "[Service]\nRestartSec=100ms\nWatchdogSec=1s\nTimeoutAbortSec=1s\n", 0o644)
