@@ -57,7 +57,8 @@ func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int 
 	root.SetErr(std.Err)
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.Version = Version()
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	// No template of our own for it, nor for anything else: with text/template linked, the
+	// linker drops no method any more, and each program is 5 MB bigger.
 	root.InitDefaultCompletionCmd(args...)
 	for _, c := range root.Commands() {
 		if !c.Runnable() { // or cobra shows its help and is content, whatever it was asked for

@@ -61,7 +61,7 @@ func TestVersion(t *testing.T) {
 	var out, errs bytes.Buffer
 	run := func() error { return errors.New("it ran") }
 	exit := Main(context.Background(), program(run), []string{"--version"}, Std{Out: &out, Err: &errs})
-	want := regexp.MustCompile(`^puller \S+ \(go1\.\S+ linux/\w+\)\n$`)
+	want := regexp.MustCompile(`^puller version \S+ \(go1\.\S+ linux/\w+\)\n$`)
 	if exit != 0 || !want.MatchString(out.String()) || errs.Len() != 0 {
 		t.Errorf("exit %d, %q, %q; want %s", exit, out.String(), errs.String(), want)
 	}
