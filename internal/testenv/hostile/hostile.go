@@ -70,6 +70,7 @@ type Proxy struct {
 	n      int
 	seen   []Request
 	sent   int64
+	epoch  int // how often Script was called
 }
 
 // Fault deals with one request instead of the proxy. It may pass it on.
@@ -79,8 +80,9 @@ type Fault func(x *Exchange)
 // before it passes it on.
 type Exchange struct {
 	*http.Request
-	w http.ResponseWriter
-	p *Proxy
+	w     http.ResponseWriter
+	p     *Proxy
+	epoch int
 }
 
 // Start starts a proxy, which ends with t.
@@ -111,6 +113,7 @@ func (p *Proxy) Script(choose func(n int, r *http.Request) Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.script, p.n, p.seen, p.sent = choose, 0, nil, 0
+	p.epoch++
 }
 
 // Seen returns the requests since Script.
@@ -135,8 +138,8 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 		fault = p.script(p.n, r)
 	}
 	p.n++
+	x := &Exchange{r, w, p, p.epoch}
 	p.mu.Unlock()
-	x := &Exchange{r, w, p}
 	if fault == nil {
 		fault = func(x *Exchange) { x.Relay(x.Pass()) }
 	}
@@ -175,14 +178,30 @@ func (x *Exchange) Relay(resp *http.Response) {
 		x.w.Header()[k] = v
 	}
 	x.w.WriteHeader(resp.StatusCode)
-	n, _ := io.Copy(x.w, resp.Body) // a client that went away is none of the proxy's business
-	x.p.count(n)
+	io.Copy(counted{x.w, x}, resp.Body) // a client that went away is none of the proxy's business
 }
 
-func (p *Proxy) count(n int64) {
-	p.mu.Lock()
-	p.sent += n
-	p.mu.Unlock()
+// counted counts what is written for an exchange, and before it is, so that a client that
+// has it all finds it counted.
+type counted struct {
+	to io.Writer
+	x  *Exchange
+}
+
+func (c counted) Write(data []byte) (int, error) {
+	c.x.count(len(data))
+	n, err := c.to.Write(data)
+	c.x.count(n - len(data))
+	return n, err
+}
+
+// count counts n bytes, unless they belong to an earlier script.
+func (x *Exchange) count(n int) {
+	x.p.mu.Lock()
+	if x.epoch == x.p.epoch {
+		x.p.sent += int64(n)
+	}
+	x.p.mu.Unlock()
 }
 
 // raw takes the connection over, sends the head of resp, and has body send the rest.
@@ -207,8 +226,7 @@ func (x *Exchange) raw(resp *http.Response, body func(c net.Conn)) {
 
 // some sends n bytes of the body.
 func (x *Exchange) some(c io.Writer, resp *http.Response, n int64) {
-	sent, _ := io.CopyN(c, resp.Body, n)
-	x.p.count(sent)
+	io.CopyN(counted{c, x}, resp.Body, n)
 }
 
 // gone waits until the client closes the connection, or the test is over.
@@ -315,7 +333,7 @@ func Slow(pause time.Duration) Fault {
 				if _, err := c.Write(one); err != nil {
 					return
 				}
-				x.p.count(1)
+				x.count(1)
 				select {
 				case <-tick.C:
 				case <-x.p.done:
