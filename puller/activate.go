@@ -9,6 +9,7 @@ import (
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/service"
 )
 
 // errOrder says that a new pin ended a wait. The intent is still open.
@@ -141,7 +142,7 @@ func (c *cycle) settle(ctx context.Context, prove func(ctx context.Context, v, b
 		return c.good()
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", c.st.Intent.To, ctx.Err())
-	case errors.Is(err, errGoingDown):
+	case errors.Is(err, service.ErrGoingDown):
 		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", c.st.Intent.To, err)
 	case errors.Is(err, errOrder):
 		return Result{}, err
@@ -159,6 +160,7 @@ func (c *cycle) good() (Result, error) {
 	c.st.Running, c.st.LastGood = rel, rel
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
 	c.st.Unblock(i.To, i.Manifest)
+	c.st.Prove(*rel)
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}
@@ -273,7 +275,7 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("interrupted on the way back to %s, the next cycle goes on: %w", i.From, ctx.Err())
-	case errors.Is(err, errGoingDown):
+	case errors.Is(err, service.ErrGoingDown):
 		return Result{}, fmt.Errorf("interrupted on the way back to %s, the next cycle goes on: %w", i.From, err)
 	case errors.Is(err, errOrder):
 		return Result{}, err

@@ -3,7 +3,6 @@ package puller
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -274,63 +273,6 @@ func TestServiceProgramMissing(t *testing.T) {
 	w.runs("1.0")
 	w.app.missing = nil
 	w.step(reason.Updated)
-}
-
-func TestCommandCheck(t *testing.T) {
-	dir := t.TempDir()
-	must(t, os.WriteFile(dir+"/noexec", nil, 0o644))
-	for program, ok := range map[string]bool{
-		"/bin/sh": true, dir + "/none": false, dir + "/noexec": false, "/opt/mnw/current/restart": true,
-	} {
-		err := (&command{args: []string{program}, root: "/opt/mnw"}).Check(t.Context())
-		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), program) {
-			t.Errorf("%s: %v", program, err)
-		}
-	}
-}
-
-// TestBackgroundOfACommandLivesOn: the app that a command starts writes to its output
-// long after the puller has gone on.
-func TestBackgroundOfACommandLivesOn(t *testing.T) {
-	d, err := node.Open(t.TempDir() + "/app")
-	must(t, err)
-	fifo := t.TempDir() + "/done"
-	script := fmt.Sprintf("(sleep 1.5; echo still here; echo done > %s) & echo started", fifo)
-	c := &command{args: []string{"/bin/sh", "-c", script}, root: d.Root()}
-	must(t, c.Restart(t.Context(), Start{}, 5*time.Second))
-	deadline := time.NewTimer(20 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-deadline.C:
-			t.Fatal("the background process did not end well")
-		case <-tick.C:
-		}
-		if _, err := os.Stat(fifo); err == nil {
-			break
-		}
-	}
-	data, err := os.ReadFile(d.Path("service.log"))
-	if err != nil || string(data) != "started\nstill here\n" {
-		t.Errorf("service.log is %q, %v", data, err)
-	}
-}
-
-func TestCommandFailsWithItsLastWords(t *testing.T) {
-	d, err := node.Open(t.TempDir() + "/app")
-	must(t, err)
-	c := &command{args: []string{"/bin/sh", "-c", "echo no port >&2; exit 3"}, root: d.Root()}
-	err = c.Restart(t.Context(), Start{}, 5*time.Second)
-	if err == nil || !strings.Contains(err.Error(), "exit status 3: it said: no port") {
-		t.Errorf("got %v", err)
-	}
-	c.args[2] = "sleep 60"
-	err = c.Restart(t.Context(), Start{}, 50*time.Millisecond)
-	if !errors.Is(err, errTimeout) {
-		t.Errorf("got %v", err)
-	}
 }
 
 // TestAnchorThatComesInTheMiddle: trust is read once a cycle, so a cycle that began

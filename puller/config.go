@@ -18,6 +18,7 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/puller/schedule"
+	"makenot.work/sando/puller/service"
 	"makenot.work/sando/systemd"
 )
 
@@ -210,10 +211,7 @@ func (c *Config) completeRest() (err error) {
 	if err := c.probe().Check(); err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
-	if len(c.Service.Command) > 0 && !filepath.IsAbs(c.Service.Command[0]) {
-		return fmt.Errorf("service.command: %q is not an absolute path", c.Service.Command[0])
-	}
-	if err := c.completeService(); err != nil {
+	if err := c.service().Check(c.probe().NamesVersion()); err != nil {
 		return err
 	}
 	for key, d := range map[string]time.Duration{"start_timeout": c.Health.StartTimeout, "interval": c.Health.Interval} {
@@ -242,6 +240,10 @@ func (c *Config) repo() repo.Config {
 		TokenFile: c.Channels.TokenFile, CAFile: c.Channels.CAFile,
 		SSHKey: c.Channels.SSHKey, KnownHosts: c.Channels.KnownHosts,
 	}
+}
+
+func (c *Config) service() service.Config {
+	return service.Config{Unit: c.Service.Unit, Action: c.Service.Action, Command: c.Service.Command, Root: c.Root}
 }
 
 func (c *Config) bucket() bucket.Config { return bucket.Config(c.Storage) }

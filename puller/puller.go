@@ -42,6 +42,7 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/service"
 )
 
 // Puller updates one app on one node. It is for one goroutine.
@@ -49,7 +50,7 @@ type Puller struct {
 	cfg     *Config
 	dir     *node.Dir
 	bucket  bucket.Bucket
-	service Service
+	service service.Service
 	log     *slog.Logger
 	now     func() time.Time
 	meter   Meter
@@ -73,7 +74,7 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, meter Meter) (*Pull
 	if meter == nil {
 		meter = func(string, int64) (func(int64), func()) { return func(int64) {}, func() {} }
 	}
-	return &Puller{cfg: cfg, dir: dir, bucket: b, service: newService(cfg), log: log, now: time.Now, meter: meter}, nil
+	return &Puller{cfg: cfg, dir: dir, bucket: b, service: service.New(cfg.service()), log: log, now: time.Now, meter: meter}, nil
 }
 
 // Close ends what a Puller keeps from cycle to cycle.

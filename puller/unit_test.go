@@ -11,27 +11,28 @@ import (
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/service"
 	"makenot.work/sando/systemd"
 )
 
 // managed is the app of a world under a service manager.
 type managed struct {
 	*app
-	runs     func(m *managed, looks int) (Run, error) // how it runs, at the n-th look since the restart
+	runs     func(m *managed, looks int) (service.Run, error) // how it runs, at the n-th look since the restart
 	started  int
 	since    time.Time // of the last start
 	looks    int
 	stopping bool
 }
 
-func (m *managed) Restart(ctx context.Context, s Start, d time.Duration) error {
+func (m *managed) Restart(ctx context.Context, s service.Start, d time.Duration) error {
 	m.started++
 	m.since = time.Now()
 	m.looks = 0
 	return m.app.Restart(ctx, s, d)
 }
 
-func (m *managed) Look(context.Context) (Run, error) {
+func (m *managed) Look(context.Context) (service.Run, error) {
 	m.looks++
 	return m.runs(m, m.looks)
 }
@@ -39,22 +40,22 @@ func (m *managed) Look(context.Context) (Run, error) {
 func (m *managed) Stopping(context.Context) bool { return m.stopping }
 
 // up is a unit that runs well.
-func (m *managed) up() Run {
-	return Run{Fresh: true, Invocation: fmt.Sprintf("run-%d", m.started), Began: m.since, Up: true, Words: "active"}
+func (m *managed) up() service.Run {
+	return service.Run{Fresh: true, Invocation: fmt.Sprintf("run-%d", m.started), Began: m.since, Up: true, Words: "active"}
 }
 
-func (w *world) manage(runs func(m *managed, looks int) (Run, error)) *managed {
+func (w *world) manage(runs func(m *managed, looks int) (service.Run, error)) *managed {
 	m := &managed{app: w.app, runs: runs}
 	w.puller.service = m
 	return m
 }
 
-func well(m *managed, _ int) (Run, error) { return m.up(), nil }
+func well(m *managed, _ int) (service.Run, error) { return m.up(), nil }
 
 // What the service manager says counts as much as the probe, which is always content here.
 func TestRuns(t *testing.T) {
-	bad := func(change func(m *managed, looks int, r *Run) error) func(*managed, int) (Run, error) {
-		return func(m *managed, looks int) (Run, error) {
+	bad := func(change func(m *managed, looks int, r *service.Run) error) func(*managed, int) (service.Run, error) {
+		return func(m *managed, looks int) (service.Run, error) {
 			r := m.up()
 			if m.version != "2.0.0" {
 				return r, nil
@@ -62,8 +63,8 @@ func TestRuns(t *testing.T) {
 			return r, change(m, looks, &r)
 		}
 	}
-	set := func(change func(m *managed, looks int, r *Run)) func(*managed, int) (Run, error) {
-		return func(m *managed, looks int) (Run, error) {
+	set := func(change func(m *managed, looks int, r *service.Run)) func(*managed, int) (service.Run, error) {
+		return func(m *managed, looks int) (service.Run, error) {
 			r := m.up()
 			if m.version == "2.0.0" {
 				change(m, looks, &r)
@@ -72,26 +73,26 @@ func TestRuns(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		runs  func(*managed, int) (Run, error)
+		runs  func(*managed, int) (service.Run, error)
 		cause string // "": it is well
 	}{
 		"well":            {well, ""},
-		"starts slowly":   {set(func(_ *managed, n int, r *Run) { r.Up = n > 3 }), ""},
-		"never up":        {set(func(_ *managed, _ int, r *Run) { r.Up, r.Words = false, "activating" }), "after 200ms still activating"},
-		"failed":          {set(func(_ *managed, _ int, r *Run) { r.Up, r.Ended, r.Words = false, true, "failed" }), "it does not run: failed"},
-		"fails later":     {set(func(_ *managed, n int, r *Run) { r.Up, r.Ended, r.Words = n < 2, n >= 2, "failed" }), "it does not run: failed"},
-		"restarts early":  {set(func(_ *managed, n int, r *Run) { r.Restarts, r.Up = min(n, 3), n > 3 }), ""},
-		"restarts later":  {set(func(_ *managed, n int, r *Run) { r.Restarts = n / 2 }), "it was restarted: active"},
-		"by hand once":    {set(func(_ *managed, n int, r *Run) { r.Invocation += fmt.Sprint(min(n/4, 1)) }), ""},
-		"being stopped":   {set(func(_ *managed, n int, r *Run) { r.Job, r.Up = n > 2 && n < 6, n <= 2 || n >= 6 }), ""},
-		"restarts itself": {set(func(_ *managed, n int, r *Run) { r.Job, r.Restarts = n > 2, n/2 }), "it was restarted: active"},
-		"another run":     {set(func(_ *managed, n int, r *Run) { r.Invocation += fmt.Sprint(n / 2) }), "it was restarted: active"},
-		"not restarted":   {set(func(m *managed, _ int, r *Run) { r.Invocation = "run-1" }), "after 200ms still it runs as before the restart: active"},
-		"reloaded":        {set(func(m *managed, _ int, r *Run) { r.Invocation, r.Fresh = "run-1", false }), ""},
-		"blind at first":  {bad(func(_ *managed, n int, _ *Run) error { return map[bool]error{true: errBlind}[n < 3] }), ""},
-		"blind later":     {bad(func(_ *managed, n int, _ *Run) error { return map[bool]error{true: errBlind}[n == 2] }), ""},
-		"blind for good":  {bad(func(*managed, int, *Run) error { return errBlind }), "after 200ms still the service manager cannot be asked"},
-		"blind from then": {bad(func(_ *managed, n int, _ *Run) error { return map[bool]error{true: errBlind}[n > 1] }), "the service manager cannot be asked"},
+		"starts slowly":   {set(func(_ *managed, n int, r *service.Run) { r.Up = n > 3 }), ""},
+		"never up":        {set(func(_ *managed, _ int, r *service.Run) { r.Up, r.Words = false, "activating" }), "after 200ms still activating"},
+		"failed":          {set(func(_ *managed, _ int, r *service.Run) { r.Up, r.Ended, r.Words = false, true, "failed" }), "it does not run: failed"},
+		"fails later":     {set(func(_ *managed, n int, r *service.Run) { r.Up, r.Ended, r.Words = n < 2, n >= 2, "failed" }), "it does not run: failed"},
+		"restarts early":  {set(func(_ *managed, n int, r *service.Run) { r.Restarts, r.Up = min(n, 3), n > 3 }), ""},
+		"restarts later":  {set(func(_ *managed, n int, r *service.Run) { r.Restarts = n / 2 }), "it was restarted: active"},
+		"by hand once":    {set(func(_ *managed, n int, r *service.Run) { r.Invocation += fmt.Sprint(min(n/4, 1)) }), ""},
+		"being stopped":   {set(func(_ *managed, n int, r *service.Run) { r.Job, r.Up = n > 2 && n < 6, n <= 2 || n >= 6 }), ""},
+		"restarts itself": {set(func(_ *managed, n int, r *service.Run) { r.Job, r.Restarts = n > 2, n/2 }), "it was restarted: active"},
+		"another run":     {set(func(_ *managed, n int, r *service.Run) { r.Invocation += fmt.Sprint(n / 2) }), "it was restarted: active"},
+		"not restarted":   {set(func(m *managed, _ int, r *service.Run) { r.Invocation = "run-1" }), "after 200ms still it runs as before the restart: active"},
+		"reloaded":        {set(func(m *managed, _ int, r *service.Run) { r.Invocation, r.Fresh = "run-1", false }), ""},
+		"blind at first":  {bad(func(_ *managed, n int, _ *service.Run) error { return map[bool]error{true: service.ErrBlind}[n < 3] }), ""},
+		"blind later":     {bad(func(_ *managed, n int, _ *service.Run) error { return map[bool]error{true: service.ErrBlind}[n == 2] }), ""},
+		"blind for good":  {bad(func(*managed, int, *service.Run) error { return service.ErrBlind }), "after 200ms still the service manager cannot be asked"},
+		"blind from then": {bad(func(_ *managed, n int, _ *service.Run) error { return map[bool]error{true: service.ErrBlind}[n > 1] }), "the service manager cannot be asked"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -120,7 +121,7 @@ func TestRuns(t *testing.T) {
 func TestUnitWithoutProbe(t *testing.T) {
 	w := newWorld(t)
 	w.puller.cfg.Health.URL, w.puller.cfg.Health.JSON = "", nil
-	w.manage(func(m *managed, looks int) (Run, error) {
+	w.manage(func(m *managed, looks int) (service.Run, error) {
 		r := m.up()
 		r.Ended, r.Up, r.Words = looks > 1, looks <= 1, "failed"
 		return r, nil
@@ -150,7 +151,7 @@ func TestShutdownDuringProbation(t *testing.T) {
 			fails(m)
 			m.stopping = true
 			r, err := w.puller.Step(t.Context(), Options{})
-			if !errors.Is(err, errGoingDown) || r.Reason != reason.IO {
+			if !errors.Is(err, service.ErrGoingDown) || r.Reason != reason.IO {
 				t.Fatalf("got %v: %+v", err, r)
 			}
 			st, err := w.puller.dir.State()
@@ -178,7 +179,7 @@ func TestRecoverInvocation(t *testing.T) {
 		{"starting since", func(_ *world, m *managed, _ *node.Intent) {
 			m.started++
 			m.since, m.looks = time.Now(), 0
-			m.runs = func(m *managed, looks int) (Run, error) {
+			m.runs = func(m *managed, looks int) (service.Run, error) {
 				r := m.up()
 				r.Up = looks > 3
 				return r, nil
@@ -290,7 +291,7 @@ func TestServiceConfig(t *testing.T) {
 func TestUnitWithoutSystemd(t *testing.T) {
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+t.TempDir()+"/bus")
 	w := newWorld(t)
-	w.puller.service = &unit{"mnw.service", systemd.Restart}
+	w.puller.service = &service.Unit{Name: "mnw.service"}
 	w.publish("1.0.0", "")
 	w.advance("1.0.0", nil)
 	want := reason.Config
@@ -308,17 +309,5 @@ func TestUnitWithoutSystemd(t *testing.T) {
 	must(t, err)
 	if s.Unit != nil || len(s.Warnings) == 0 || !strings.Contains(s.Warnings[0], "systemd does not answer") {
 		t.Errorf("status: %+v", s)
-	}
-}
-
-// A program that the puller runs must not speak to the puller's service manager, nor to
-// the bucket.
-func TestEnviron(t *testing.T) {
-	t.Setenv("NOTIFY_SOCKET", "/run/notify")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-	t.Setenv("SANDO_TEST", "kept")
-	env := strings.Join(environ(), "\n") + "\n"
-	if strings.Contains(env, "NOTIFY_SOCKET=") || strings.Contains(env, "AWS_SECRET_ACCESS_KEY=") || !strings.Contains(env, "SANDO_TEST=kept\n") {
-		t.Error(env)
 	}
 }

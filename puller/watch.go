@@ -5,52 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"makenot.work/sando/puller/service"
 )
-
-var (
-	// errEnded says that the app has ended, and that nothing will start it again.
-	errEnded = errors.New("it does not run")
-	// errBlind says that nobody can be asked whether the app runs.
-	errBlind = errors.New("the service manager cannot be asked")
-	// errGoingDown says that the machine is shutting down, which proves nothing about a
-	// release. The intent stays open.
-	errGoingDown = errors.New("the machine is shutting down")
-)
-
-// Run is how the app runs, as a service manager sees it.
-type Run struct {
-	Fresh      bool      // a restart has to make it another invocation
-	Invocation string    // names this run of it; never: there was none
-	Began      time.Time // to start, before anything of it ran; zero when it neither runs nor starts
-	Restarts   int       // by the manager itself
-	Up         bool
-	Ended      bool // and nothing starts it again
-	Job        bool // it is being started or stopped
-	Words      string
-}
-
-// never is the invocation of an app that never ran.
-const never = "none"
-
-// verdict says what is wrong with r: before is the invocation from before the restart,
-// "" when that is not known; first is the run that was well, nil when none was yet.
-func (r Run) verdict(before string, first *Run) error {
-	switch {
-	case r.Ended:
-		return fmt.Errorf("%w: %s", errEnded, r.Words)
-	case first != nil && (r.Invocation != first.Invocation || r.Restarts > first.Restarts):
-		return fmt.Errorf("it was restarted: %s", r.Words)
-	case !r.Up:
-		return errors.New(r.Words)
-	case r.Fresh && before != "" && r.Invocation == before:
-		return fmt.Errorf("it runs as before the restart: %s", r.Words)
-	}
-	return nil
-}
 
 // invocation names the run of the app that is live, or was last; "" when nobody knows.
 func (c *cycle) invocation(ctx context.Context) string {
-	if m, ok := c.service.(Manager); ok {
+	if m, ok := c.service.(service.Manager); ok {
 		if run, err := m.Look(ctx); err == nil {
 			return run.Invocation
 		}
@@ -62,7 +23,7 @@ func (c *cycle) invocation(ctx context.Context) string {
 // `current` moved, so that it runs what `current` names, or is about to: after a reboot for
 // example, or when a puller died while the app was starting.
 func (c *cycle) startedSince(ctx context.Context, before string) bool {
-	m, ok := c.service.(Manager)
+	m, ok := c.service.(service.Manager)
 	if !ok || before == "" {
 		return false
 	}
@@ -72,10 +33,10 @@ func (c *cycle) startedSince(ctx context.Context, before string) bool {
 
 // start restarts the service on a release that is live, and waits until it proved
 // itself. before is the service's invocation until now. Any error but ctx's, errOrder and
-// errGoingDown means that it did not.
+// service.ErrGoingDown means that it did not.
 func (c *cycle) start(ctx context.Context, v, before string) error {
-	c.begin(Restarting, c.cfg.Health.StartTimeout+stopTime+shortly)
-	err := c.service.Restart(ctx, Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
+	c.begin(Restarting, c.cfg.Health.StartTimeout+service.StopTime+shortly)
+	err := c.service.Restart(ctx, service.Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
 	if err != nil {
 		return c.excuse(ctx, err)
 	}
@@ -87,8 +48,8 @@ func (c *cycle) excuse(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errOrder) {
 		return err
 	}
-	if m, ok := c.service.(Manager); ok && m.Stopping(ctx) {
-		return fmt.Errorf("%w: %w", errGoingDown, err)
+	if m, ok := c.service.(service.Manager); ok && m.Stopping(ctx) {
+		return fmt.Errorf("%w: %w", service.ErrGoingDown, err)
 	}
 	return err
 }
@@ -97,7 +58,7 @@ func (c *cycle) excuse(ctx context.Context, err error) error {
 // long as the release has to stay so. The first wrong answer after a right one ends it, and
 // so does an app that has ended for good. When others restart the app it begins anew.
 func (c *cycle) watch(ctx context.Context, v, before string) error {
-	if _, ok := c.service.(Manager); !ok && c.cfg.probe().Empty() {
+	if _, ok := c.service.(service.Manager); !ok && c.cfg.probe().Empty() {
 		return nil // there is nobody to ask
 	}
 	err := c.prove(ctx, v, before)
@@ -112,12 +73,12 @@ func (c *cycle) prove(ctx context.Context, v, before string) error {
 	begin := c.now()
 	heard := begin // when the app's state was known last
 	var well time.Time
-	var first *Run // of those that were well
+	var first *service.Run // of those that were well
 	for meddled := 0; ; {
 		c.begin(Probing, h.Interval+time.Duration(1+len(h.Smoke))*probeTime+shortly)
 		run, err := c.well(ctx, v, before, first)
 		now := c.now()
-		blind := errors.Is(err, errBlind)
+		blind := errors.Is(err, service.ErrBlind)
 		if !blind {
 			heard = now
 		}
@@ -134,7 +95,7 @@ func (c *cycle) prove(ctx context.Context, v, before string) error {
 			meddled++
 		case err != nil && !well.IsZero():
 			return fmt.Errorf("was healthy for %s, then %w", now.Sub(well).Round(time.Millisecond), err)
-		case errors.Is(err, errEnded):
+		case errors.Is(err, service.ErrEnded):
 			return err
 		case err != nil && now.Sub(begin) >= h.StartTimeout:
 			return fmt.Errorf("after %s still %w", h.StartTimeout, err)
@@ -157,8 +118,8 @@ const maxMeddled = 3
 
 // meddled reports whether an app that was well in the run first was, or is being, stopped or
 // started by others: a person for example, or an upgrade of what it depends on.
-func (c *cycle) meddled(ctx context.Context, first Run) bool {
-	m, ok := c.service.(Manager)
+func (c *cycle) meddled(ctx context.Context, first service.Run) bool {
+	m, ok := c.service.(service.Manager)
 	if !ok {
 		return false
 	}
@@ -167,12 +128,12 @@ func (c *cycle) meddled(ctx context.Context, first Run) bool {
 }
 
 // well asks once whether the app is well.
-func (c *cycle) well(ctx context.Context, v, before string, first *Run) (Run, error) {
-	var run Run
-	if m, ok := c.service.(Manager); ok {
+func (c *cycle) well(ctx context.Context, v, before string, first *service.Run) (service.Run, error) {
+	var run service.Run
+	if m, ok := c.service.(service.Manager); ok {
 		var err error
 		if run, err = m.Look(ctx); err == nil {
-			err = run.verdict(before, first)
+			err = run.Verdict(before, first)
 		}
 		if err != nil {
 			return run, err

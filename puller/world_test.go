@@ -27,6 +27,7 @@ import (
 	"makenot.work/sando/layout/archive"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/service"
 	"makenot.work/sando/signing"
 	"makenot.work/sando/signing/keys"
 )
@@ -58,7 +59,7 @@ type app struct {
 	missing  error // what Check says
 }
 
-func (a *app) Restart(_ context.Context, s Start, _ time.Duration) error {
+func (a *app) Restart(_ context.Context, s service.Start, _ time.Duration) error {
 	data, err := os.ReadFile(a.current + "/VERSION")
 	a.mu.Lock()
 	a.restarts++

@@ -24,7 +24,8 @@ func edges() [][2]string {
 		{"puller/cli", "puller puller/daemon layout layout/node internal/canon internal/cli internal/config internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd layout/node internal/canon internal/reason"},
 		{"puller/schedule", ""},
-		{"puller", "puller/schedule channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
+		{"puller/service", "systemd layout layout/bucket layout/node internal/reason"},
+		{"puller", "puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},

@@ -49,7 +49,11 @@ type State struct {
 	Head      string   `json:"head,omitempty"`      // commit of the channel repo seen last
 	Rewritten bool     `json:"rewritten,omitempty"` // its history was rewritten since the last good look
 	Mirror    *Mirror  `json:"mirror,omitempty"`    // where channels come from the bucket
-	Last      Outcome  `json:"last"`
+	// Proven are releases that ran well here, newest last.
+	Proven   []Release `json:"proven,omitempty"`
+	PinEnded int64     `json:"pin_ended,omitempty"` // the time of the last pin whose end has passed
+	Repair   string    `json:"repair,omitempty"`    // the live release, exchanged for a whole one, is to be started again
+	Last     Outcome   `json:"last"`
 }
 
 // Release names one release on this node.
@@ -88,6 +92,8 @@ type Retry struct {
 	Count int        `json:"count"`
 	Next  canon.Time `json:"next"`
 	Cause string     `json:"cause,omitempty"` // why it was not healthy
+	// Output is what the app's unit last wrote to the journal.
+	Output []string `json:"output,omitempty"`
 }
 
 // Refused is a tarball that was fetched and was not what its manifest says, or nothing that
@@ -109,6 +115,8 @@ type Block struct {
 	Attempt  int64         `json:"attempt"`
 	At       canon.Time    `json:"at"`
 	Cause    string        `json:"cause"`
+	// Output is what the app's unit, or a hook, wrote last.
+	Output []string `json:"output,omitempty"`
 }
 
 // Outcome is how the last cycle ended.
@@ -140,12 +148,32 @@ func (s *State) Unblock(version string, manifest layout.Digest) {
 	})
 }
 
+// maxProven is how many releases that ran well are remembered; the oldest are forgotten.
+const maxProven = 50
+
+// RanWell reports whether a release ran well here before. Where no manifest is known, of a
+// foreign release or a pin that names none, the version stands for it.
+func (s *State) RanWell(version string, manifest layout.Digest) bool {
+	return slices.ContainsFunc(s.Proven, func(r Release) bool {
+		return r.Version == version && (manifest == "" || r.Manifest == manifest)
+	})
+}
+
+// Prove notes that a release ran well here.
+func (s *State) Prove(rel Release) {
+	s.Proven = slices.DeleteFunc(s.Proven, func(r Release) bool { return r.Version == rel.Version && r.Manifest == rel.Manifest })
+	s.Proven = append(s.Proven, rel)
+	s.Proven = s.Proven[max(0, len(s.Proven)-maxProven):]
+}
+
 // Pin is pin.json: an operator's order. It is written without the lock.
 type Pin struct {
 	Version  int           `json:"version"` // of the file
 	Release  string        `json:"release"`
 	Manifest layout.Digest `json:"manifest,omitempty"`
 	At       int64         `json:"at"` // Unix time in ms; the order's attempt
+	Until    canon.Time    `json:"until,omitzero"`
+	Force    bool          `json:"force,omitempty"`
 	Reason   string        `json:"reason,omitempty"`
 }
 
@@ -335,6 +363,7 @@ type Event struct {
 	To      string        `json:"to,omitempty"`
 	Digest  layout.Digest `json:"manifest,omitempty"`
 	Message string        `json:"message,omitempty"`
+	Output  []string      `json:"output,omitempty"` // what a hook or the app's unit wrote last
 }
 
 // Record appends e to the history.

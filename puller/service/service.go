@@ -1,4 +1,11 @@
-package puller
+// Package service is how a puller makes an app run what `current` names: a unit of systemd
+// (Unit), a program of the operator's, or nothing at all, as the section [service] of the
+// configuration says.
+//
+// A Service restarts the app. One that is a Manager also knows how the app runs: Run is what
+// it saw, and Run.Verdict what that means for a release that has to prove itself. What the
+// app answers is the affair of package probe.
+package service
 
 import (
 	"bytes"
@@ -8,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,7 +36,7 @@ type Service interface {
 	Check(ctx context.Context) error
 	// Restart makes the app run the release that `current` names, and waits at most
 	// timeout until it was told so; the time that the release before it takes to stop,
-	// where that is known, does not count, up to stopTime. An error says that the release
+	// where that is known, does not count, up to StopTime. An error says that the release
 	// could not be started.
 	Restart(ctx context.Context, s Start, timeout time.Duration) error
 }
@@ -36,7 +44,7 @@ type Service interface {
 // Manager is a Service that knows how the app runs.
 type Manager interface {
 	Service
-	// Look says how the app runs. An error that matches errBlind says nothing about it.
+	// Look says how the app runs. An error that matches ErrBlind says nothing about it.
 	Look(ctx context.Context) (Run, error)
 	// Stopping reports whether the machine is going down, as far as that is known.
 	Stopping(ctx context.Context) bool
@@ -49,15 +57,54 @@ type Start struct {
 	Release string // its directory
 }
 
-func newService(cfg *Config) Service {
-	switch s := cfg.Service; {
-	case s.Unit != "":
-		return &unit{s.Unit, systemd.Action(s.Action)}
-	case len(s.Command) > 0:
-		return &command{s.Command, cfg.Root}
+// Config is the section [service].
+type Config struct {
+	Unit    string   // the systemd service that runs the app
+	Action  string   // "restart" or "reload-or-restart"
+	Command []string // restarts the app, instead; neither: nothing to restart
+	Root    string   // of the app
+}
+
+// New returns the service that a good configuration names.
+func New(cfg Config) Service {
+	switch {
+	case cfg.Unit != "":
+		return &Unit{cfg.Unit, systemd.Action(cfg.Action)}
+	case len(cfg.Command) > 0:
+		return &command{cfg.Command, cfg.Root}
 	}
 	return nothing{}
 }
+
+// Check reports what is wrong with the keys; versioned says that the probe names the version
+// that answers.
+func (c Config) Check(versioned bool) error {
+	switch {
+	case len(c.Command) > 0 && !filepath.IsAbs(c.Command[0]):
+		return fmt.Errorf("service.command: %q is not an absolute path", c.Command[0])
+	case c.Unit != "" && len(c.Command) > 0:
+		return errors.New("service.unit and service.command exclude each other: keep the one that restarts the app")
+	case c.Unit == "" && c.Action != string(systemd.Restart):
+		return fmt.Errorf("service.action: %q goes with service.unit", c.Action)
+	case c.Unit == "":
+		return nil
+	case !unitName.MatchString(c.Unit):
+		return fmt.Errorf("service.unit: %q is not the name of a service, such as %q", c.Unit, "mnw.service")
+	}
+	switch systemd.Action(c.Action) {
+	case systemd.Restart:
+	case systemd.ReloadOrRestart:
+		if !versioned {
+			return fmt.Errorf("service.action: %q needs a version in health.json, such as version = \"{version}\": an app that was reloaded keeps its process, so only its answer shows what it runs", c.Action)
+		}
+	default:
+		return fmt.Errorf("service.action: %q is neither %q nor %q", c.Action, systemd.Restart, systemd.ReloadOrRestart)
+	}
+	return nil
+}
+
+// unitName matches names of services, those of templates without an instance excepted.
+var unitName = regexp.MustCompile(`^[A-Za-z0-9:_.\\-]{1,200}(@[A-Za-z0-9:_.\\-]{1,200})?\.service$`)
 
 // nothing is the service of an app that needs no restart.
 type nothing struct{}
@@ -101,7 +148,7 @@ func (c *command) Restart(ctx context.Context, s Start, timeout time.Duration) e
 	defer out.Close()
 	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = append(environ(), "SANDO_APP="+s.App, "SANDO_VERSION="+s.Version, "SANDO_RELEASE="+s.Release)
+	cmd.Env = append(Environ(), "SANDO_APP="+s.App, "SANDO_VERSION="+s.Version, "SANDO_RELEASE="+s.Release)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -114,9 +161,9 @@ func (c *command) Restart(ctx context.Context, s Start, timeout time.Duration) e
 	return fmt.Errorf("service command %q: %w%s", strings.Join(c.args, " "), err, lastWords(out))
 }
 
-// environ is this process's environment without what its own service manager says to it
+// Environ is this process's environment without what its own service manager says to it
 // alone, and without the keys of the bucket, which are none of the app's business.
-func environ() []string {
+func Environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return slices.Contains(systemd.Private(), name) || slices.Contains(bucket.Variables(), name)
@@ -125,8 +172,8 @@ func environ() []string {
 
 var errTimeout = errors.New("took longer than health.start_timeout")
 
-// stopTime is how long a service manager may take to stop what ran before.
-const stopTime = 10 * time.Minute
+// StopTime is how long a service manager may take to stop what ran before.
+const StopTime = 10 * time.Minute
 
 // lastWords returns what is at the end of a file, for an error.
 func lastWords(f *os.File) string {
@@ -142,4 +189,15 @@ func lastWords(f *os.File) string {
 		return ""
 	}
 	return ": it said: " + node.Line(string(text))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
 }

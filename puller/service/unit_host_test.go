@@ -1,4 +1,4 @@
-package puller
+package service
 
 import (
 	"context"
@@ -24,7 +24,7 @@ TimeoutStopSec=1
 ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; touch /run/looked.$$$$; exec sleep infinity'
 `, 0o644)
 	h.Run(t, "systemctl", "daemon-reload")
-	u := &unit{"slow.service", systemd.Restart}
+	u := &Unit{"slow.service", systemd.Restart}
 	// The next restart may cancel it in turn.
 	stop := func() { h.Try(t, "systemctl", "stop", "slow.service") }
 
@@ -44,7 +44,7 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; touch /run/l
 			must(t, <-end)
 			run, err := u.Look(t.Context())
 			must(t, err)
-			if !run.Up || run.Ended || run.Invocation == never || run.Began.IsZero() || !run.Fresh {
+			if !run.Up || run.Ended || run.Invocation == Never || run.Began.IsZero() || !run.Fresh {
 				t.Errorf("%+v", run)
 			}
 			h.Run(t, "rm", "/run/may")
@@ -69,15 +69,15 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; touch /run/l
 	t.Run("stops slowly", func(t *testing.T) {
 		h.Write(t, "/etc/systemd/system/stubborn.service", "[Service]\nTimeoutStopSec=1500ms\nExecStart=/bin/sh -c 'trap \"\" TERM; touch /run/deaf; while :; do sleep 1; done'\n", 0o644)
 		h.Run(t, "systemctl", "daemon-reload")
-		stubborn := &unit{"stubborn.service", systemd.Restart}
+		stubborn := &Unit{"stubborn.service", systemd.Restart}
 		must(t, stubborn.Restart(t.Context(), Start{}, time.Minute))
 		for h.Try(t, "test", "-e", "/run/deaf").Code != 0 {
 			must(t, sleep(t.Context(), 10*time.Millisecond))
 		}
-		before, err := stubborn.facts(t.Context())
+		before, err := stubborn.Facts(t.Context())
 		must(t, err)
 		must(t, stubborn.Restart(t.Context(), Start{}, time.Second))
-		after, err := stubborn.facts(t.Context())
+		after, err := stubborn.Facts(t.Context())
 		must(t, err)
 		if after.InvocationID == before.InvocationID || !after.Began.Before(after.ActiveSince.Add(time.Millisecond)) {
 			t.Errorf("before %+v, after %+v", before, after)
@@ -93,12 +93,12 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; touch /run/l
 }
 
 // starting waits until the unit is starting and has looked whether it may.
-func starting(t *testing.T, h *host.Host, u *unit) {
+func starting(t *testing.T, h *host.Host, u *Unit) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		f, err := u.facts(ctx)
+		f, err := u.Facts(ctx)
 		must(t, err)
 		if f.ActiveState == "activating" && f.MainPID != 0 && h.Try(t, "test", "-e", fmt.Sprintf("/run/looked.%d", f.MainPID)).Code == 0 {
 			return

@@ -1,0 +1,146 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/systemd"
+)
+
+// Unit is a service of systemd. Each call opens a connection of its own and closes it
+// again: a puller has little to say to systemd, seldom, and outlives its bus.
+type Unit struct {
+	Name   string
+	action systemd.Action
+}
+
+func (u *Unit) connect(ctx context.Context) (*systemd.Conn, error) {
+	conn, err := systemd.Connect(ctx)
+	switch {
+	case err == nil:
+		return conn, nil
+	case !systemd.Booted():
+		return nil, reason.Errorf(reason.Config, "service.unit %q: %w: this machine was not booted with it; use service.command here", u.Name, err)
+	}
+	return nil, reason.Errorf(reason.IO, "service.unit %q: %w", u.Name, err)
+}
+
+// Facts asks systemd about the unit.
+func (u *Unit) Facts(ctx context.Context) (systemd.Facts, error) {
+	conn, err := u.connect(ctx)
+	if err != nil {
+		return systemd.Facts{}, err
+	}
+	defer conn.Close()
+	return conn.Facts(ctx, u.Name)
+}
+
+// Check reports whether there is such a unit, and whether it can be started.
+func (u *Unit) Check(ctx context.Context) error {
+	conn, err := u.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	err = conn.Check(ctx, u.Name)
+	if errors.Is(err, systemd.ErrUnreachable) {
+		return reason.Wrap(reason.IO, err)
+	}
+	return err
+}
+
+// Restart waits for the job that systemd makes of it. A job that another one replaced,
+// and a connection that broke, say nothing about the release: then once more.
+func (u *Unit) Restart(ctx context.Context, _ Start, timeout time.Duration) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var limit sync.WaitGroup
+	defer limit.Wait()
+	defer cancel(nil)
+	before, err := u.Facts(ctx)
+	if err != nil {
+		before = systemd.Facts{} // of no unit
+	}
+	limit.Go(func() { u.limit(ctx, cancel, timeout, before) })
+	err = u.restart(ctx)
+	var job *systemd.JobError
+	if errors.As(err, &job) && job.Result == systemd.Canceled || errors.Is(err, systemd.ErrUnreachable) && ctx.Err() == nil {
+		err = u.restart(ctx)
+	}
+	return err
+}
+
+// limit ends a restart that takes too long. What ran before may take as long to stop as its
+// unit allows, and other units that this one waits for may take theirs: no release is to be
+// blamed for that, so its time begins when systemd begins to start it.
+func (u *Unit) limit(ctx context.Context, end context.CancelCauseFunc, timeout time.Duration, before systemd.Facts) {
+	began := time.Now()
+	for last := began.Add(StopTime); sleep(ctx, min(time.Second, timeout/10)) == nil; {
+		now := time.Now()
+		f, err := u.Facts(ctx)
+		if err == nil && f.Unit == before.Unit && f.InvocationID == before.InvocationID && f.ActiveState != "reloading" && now.Before(last) {
+			began = now
+		}
+		if now.Sub(began) >= timeout {
+			end(errTimeout)
+		}
+	}
+}
+
+func (u *Unit) restart(ctx context.Context) error {
+	conn, err := u.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Restart(ctx, u.Name, u.action)
+}
+
+// Look says how the unit runs; see Manager.
+func (u *Unit) Look(ctx context.Context) (Run, error) {
+	f, err := u.Facts(ctx)
+	if errors.Is(err, systemd.ErrUnreachable) {
+		return Run{}, fmt.Errorf("%w: %w", ErrBlind, err)
+	}
+	if err != nil {
+		return Run{}, err
+	}
+	return u.run(f), nil
+}
+
+// run says what the facts of the unit mean for a release that has to prove itself.
+func (u *Unit) run(f systemd.Facts) Run {
+	up := f.ActiveState == "active" || f.ActiveState == "reloading"
+	ended := f.ActiveState == "inactive" || f.ActiveState == "failed"
+	invocation := f.InvocationID
+	if invocation == "" {
+		invocation = Never
+	}
+	run := Run{
+		Fresh:      u.action == systemd.Restart,
+		Invocation: invocation,
+		Restarts:   f.NRestarts,
+		Up:         up,
+		Ended:      ended && !f.Job,
+		Job:        f.Job,
+		Words:      fmt.Sprintf("unit %q is %s; `journalctl -u %[1]s` tells more", u.Name, f.Words()),
+	}
+	if up || f.ActiveState == "activating" {
+		run.Began = f.Began
+	}
+	return run
+}
+
+// Stopping reports whether the machine is going down; see Manager.
+func (u *Unit) Stopping(ctx context.Context) bool {
+	conn, err := u.connect(ctx)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	stopping, err := conn.Stopping(ctx)
+	return err == nil && stopping
+}
