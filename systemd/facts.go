@@ -28,9 +28,21 @@ type Facts struct {
 	InvocationID   string // 32 hex digits, new with each start; "": it never ran
 	Job            bool   // something is being done to it
 	CanReload      bool
-	NeedReload     bool   // the file on disk is not what systemd has loaded
-	User           string // "": root
-	Memory         uint64 // bytes; 0: unknown
+	NeedReload     bool // the file on disk is not what systemd has loaded
+	Transient      bool // it has no unit file: somebody asked for it over D-Bus
+
+	Type              string // "simple", "notify", "oneshot", …
+	RemainAfterExit   bool   // it counts as active when its processes have ended
+	RefuseManualStart bool
+	RefuseManualStop  bool
+	RestartDelay      time.Duration // RestartSec=: before systemd restarts it by itself
+	StatusText        string        // what it says of itself by sd_notify(3)
+
+	User        string   // "": root
+	Group       string   // "": the user's
+	Groups      []string // SupplementaryGroups=
+	DynamicUser bool     // the user exists only while it runs
+	Memory      uint64   // bytes; 0: unknown
 }
 
 // Facts returns the facts of a service. That there is no such unit is one of them. An
@@ -56,8 +68,20 @@ func (c *Conn) Facts(ctx context.Context, unit string) (Facts, error) {
 		InvocationID:   hex.EncodeToString(get[[]byte](p, "InvocationID")),
 		CanReload:      get[bool](p, "CanReload"),
 		NeedReload:     get[bool](p, "NeedDaemonReload"),
-		User:           get[string](p, "User"),
-		Memory:         get[uint64](p, "MemoryCurrent"),
+		Transient:      get[bool](p, "Transient"),
+
+		Type:              get[string](p, "Type"),
+		RemainAfterExit:   get[bool](p, "RemainAfterExit"),
+		RefuseManualStart: get[bool](p, "RefuseManualStart"),
+		RefuseManualStop:  get[bool](p, "RefuseManualStop"),
+		RestartDelay:      span(get[uint64](p, "RestartUSec")),
+		StatusText:        get[string](p, "StatusText"),
+
+		User:        get[string](p, "User"),
+		Group:       get[string](p, "Group"),
+		Groups:      get[[]string](p, "SupplementaryGroups"),
+		DynamicUser: get[bool](p, "DynamicUser"),
+		Memory:      get[uint64](p, "MemoryCurrent"),
 	}
 	if f.Memory == math.MaxUint64 { // not accounted
 		f.Memory = 0
@@ -83,6 +107,14 @@ func moment(at uint64) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMicro(int64(at)).UTC()
+}
+
+// span returns a time span of systemd's, in microseconds; one without an end is the longest.
+func span(usec uint64) time.Duration {
+	if usec > math.MaxInt64/1000 {
+		return math.MaxInt64
+	}
+	return time.Duration(usec) * time.Microsecond
 }
 
 // get returns a property, the zero value where systemd has none of that name and type:

@@ -86,6 +86,11 @@ func TestAsRootSystemd(t *testing.T) {
 	}
 	defer conn.Close()
 	l := &lab{h, conn}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Copy(t, self, insideName)
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *lab)
@@ -100,6 +105,13 @@ func TestAsRootSystemd(t *testing.T) {
 		{"conditions", testConditions},
 		{"start limit", testStartLimit},
 		{"facts", testFacts},
+		{"journal", testJournal},
+		{"hook", testHook},
+		{"hook ends", testHookEnds},
+		{"hook children", testHookChildren},
+		{"hook context", testHookContext},
+		{"hook left", testHookLeft},
+		{"sandbox", testSandbox},
 		{"no bus", testNoBus},
 		{"shutdown", testShutdown}, // the last
 	} {
@@ -322,9 +334,13 @@ func testFacts(t *testing.T, l *lab) {
 // A connection that breaks is an outcome that is not known.
 func testNoBus(t *testing.T, l *lab) {
 	_, end := l.starting(t, t.Context(), "unwatched.service")
+	hook := l.running(t, t.Context(), shell("exec sleep infinity"))
 	l.Run(t, "systemctl", "kill", "--signal=KILL", "dbus.service")
 	if err := <-end; !errors.Is(err, ErrUnreachable) {
 		t.Errorf("Restart: %v", err)
+	}
+	if err := <-hook; !errors.Is(err, ErrUnreachable) {
+		t.Errorf("RunHook: %v", err)
 	}
 	if _, err := l.conn.Facts(t.Context(), "plain.service"); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("Facts: %v", err)
@@ -343,6 +359,12 @@ func testShutdown(t *testing.T, l *lab) {
 	}
 	defer conn.Close()
 	l = &lab{l.Host, conn}
+	if f := l.facts(t, hookUnit); f.MainPID == 0 {
+		t.Errorf("the hook that nobody could end: %+v", f)
+	}
+	if e := l.run(t, shell("true")); !e.OK() {
+		t.Errorf("the next: %+v", e)
+	}
 	unit, end := l.starting(t, t.Context(), "going.service")
 	// What holds the shutdown up, with the bus, so that there is time to look.
 	holds := l.unit(t, "holds.service", "[Unit]\nAfter=dbus.service\n[Service]\nExecStop=/bin/sleep infinity\n"+forever)
@@ -353,6 +375,9 @@ func testShutdown(t *testing.T, l *lab) {
 	}
 	if err := l.conn.Restart(t.Context(), unit, Restart); !errors.Is(err, ErrStopping) {
 		t.Errorf("the next: %v", err)
+	}
+	if e, err := l.conn.RunHook(t.Context(), shell("true")); !errors.Is(err, ErrStopping) {
+		t.Errorf("a hook: %+v, %v", e, err)
 	}
 	if stopping, err := l.conn.Stopping(t.Context()); err != nil || !stopping {
 		t.Errorf("Stopping: %t, %v", stopping, err)

@@ -120,6 +120,9 @@ func (c *Conn) Restart(ctx context.Context, unit string, action Action) error {
 		return fmt.Errorf("%s unit %q: %w", action, unit, err)
 	}
 	r, err := c.await(ctx, unit, result)
+	if err != nil && !errors.Is(err, ErrUnreachable) {
+		err = fmt.Errorf("systemd has not finished it, and goes on with it by itself: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("%s unit %q: %w", action, unit, err)
 	}
@@ -150,7 +153,8 @@ func (c *Conn) start(ctx context.Context, unit string, action Action, result cha
 	return c.failed(limited, err)
 }
 
-// await waits for a job's result as long as there is somebody to tell it.
+// await waits for a job's result as long as there is somebody to tell it. An error matches
+// ErrUnreachable, or is ctx's cause.
 func (c *Conn) await(ctx context.Context, unit string, result <-chan string) (Result, error) {
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
@@ -159,7 +163,7 @@ func (c *Conn) await(ctx context.Context, unit string, result <-chan string) (Re
 		case r := <-result:
 			return Result(r), nil
 		case <-ctx.Done():
-			return "", fmt.Errorf("systemd has not finished it, and goes on with it by itself: %w", context.Cause(ctx))
+			return "", context.Cause(ctx)
 		case <-look.C:
 			if _, err := c.Facts(ctx, unit); errors.Is(err, ErrUnreachable) {
 				return "", fmt.Errorf("whether it was done is not known: %w", err)

@@ -1,5 +1,6 @@
 // Package systemd is what Sando knows of systemd: it restarts a unit and waits for the
-// outcome, reads the facts of one, and tells the service manager how the puller itself is.
+// outcome, reads the facts and the journal of one, runs hooks as units of their own, and
+// tells the service manager how the puller itself is.
 //
 // # Restarting
 //
@@ -16,6 +17,17 @@
 //
 // Told to stop waiting, Restart leaves the job to systemd, which carries it out all the
 // same; half a restart would be worse than an unwatched one.
+//
+// # Hooks
+//
+//	ended, err := c.RunHook(ctx, systemd.Hook{Unit: "sando-hook-mnw.service", Run: …, User: "mnw", …})
+//	lines, err := systemd.Journal(ctx, ended.Unit, ended.Invocation, 20)
+//
+// RunHook runs a program as a transient unit: systemd starts it, as another user and outside
+// of the sandbox of whoever asks. It is waited for, whatever it leaves running is ended, and
+// the unit is gone afterwards. What it is told in Hook.Env can be read by everybody over
+// D-Bus, as can its arguments; what is in Hook.EnvFiles only by itself. A puller that is
+// killed leaves its hook running; EndHook ends that. Journal reads back what it printed.
 //
 // # The connection
 //

@@ -71,19 +71,7 @@ func TestUnits(t *testing.T) {
 
 // A unit file cannot include another, so the sandbox is written twice.
 func TestSameSandbox(t *testing.T) {
-	sandbox := func(name string) string {
-		data, err := fs.ReadFile(Units(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, text, ok := strings.Cut(string(data), "\n# The sandbox.")
-		if !ok {
-			t.Fatalf("%s has no sandbox", name)
-		}
-		text, _, _ = strings.Cut(text, "\n[")
-		return strings.TrimSpace(text)
-	}
-	if a, b := sandbox("puller@.service"), sandbox("puller-once@.service"); a != b {
+	if a, b := sandbox(t, "puller@.service"), sandbox(t, "puller-once@.service"); a != b {
 		t.Errorf("the sandboxes differ:\n%s\n\n%s", a, b)
 	}
 }

@@ -49,7 +49,7 @@ func edges() [][2]string {
 		{"layout/tree", "layout internal/reason"},
 		{"layout", "internal/canon internal/reason"},
 
-		{"systemd", ""},
+		{"systemd", "internal/canon"},
 
 		{"internal/canon/canontest", "internal/canon internal/reason"},
 		{"internal/cli", "internal/canon internal/reason"},
