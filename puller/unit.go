@@ -51,6 +51,8 @@ func (c *cycle) describeUnit(ctx context.Context, s *Status) {
 	switch {
 	case f.LoadState != "loaded":
 		c.warn("%s", &systemd.UnitError{Unit: u.Name, LoadState: f.LoadState, Detail: f.LoadError})
+	case f.Fit() != nil:
+		c.warn("%s", f.Fit())
 	case f.NeedReload:
 		c.warn("the unit file of %q has changed on disk since systemd read it; `systemctl daemon-reload` reads it again", u.Name)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,7 @@ func TestAsRootSystemd(t *testing.T) {
 		{"canceled", testCanceled},
 		{"out of time", testOutOfTime},
 		{"unusable", testUnusable},
+		{"unfit", testUnfit},
 		{"conditions", testConditions},
 		{"start limit", testStartLimit},
 		{"facts", testFacts},
@@ -281,6 +283,26 @@ func testUnusable(t *testing.T, l *lab) {
 	}
 }
 
+// A unit that is there, and yet cannot run an app, is refused before anything is tried.
+func testUnfit(t *testing.T, l *lab) {
+	for _, c := range []struct{ name, text, setting, way string }{
+		{"fit.service", "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true", "", ""},
+		{"oneshot.service", "Type=oneshot\nExecStart=/bin/true", "Type=oneshot", "or add RemainAfterExit=yes"},
+		{"nostart.service", "[Unit]\nRefuseManualStart=yes\n[Service]\n" + forever, "RefuseManualStart=yes", "`systemctl edit nostart.service` changes that"},
+		{"nostop.service", "[Unit]\nRefuseManualStop=yes\n[Service]\n" + forever, "RefuseManualStop=yes", "`systemctl edit nostop.service` changes that"},
+	} {
+		err := l.conn.Check(t.Context(), l.unit(t, c.name, c.text))
+		var e *UnfitError
+		if c.setting == "" {
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		} else if !errors.As(err, &e) || *e != (UnfitError{c.name, c.setting}) || !strings.Contains(err.Error(), c.way) {
+			t.Errorf("%s: got %v", c.name, err)
+		}
+	}
+}
+
 // A condition that does not hold is no failed job. The unit does not run, that is all
 // that is left of it.
 func testConditions(t *testing.T, l *lab) {
@@ -313,9 +335,13 @@ func testStartLimit(t *testing.T, l *lab) {
 }
 
 func testFacts(t *testing.T, l *lab) {
-	unit := l.unit(t, "facts.service", "User=nobody\n"+forever)
+	unit := l.unit(t, "facts.service", "User=nobody\nGroup=daemon\nSupplementaryGroups=games mail\nRestart=always\nRestartSec=7s\n"+forever)
 	l.mustRestart(t, unit, Restart)
 	f := l.facts(t, unit)
+	if f.Group != "daemon" || !slices.Equal(f.Groups, []string{"games", "mail"}) || f.DynamicUser || f.RestartDelay != 7*time.Second ||
+		f.Type != "simple" || f.RemainAfterExit || f.RefuseManualStart || f.RefuseManualStop || f.Transient {
+		t.Errorf("facts: %+v", f)
+	}
 	if f.User != "nobody" || f.LoadState != "loaded" || f.NeedReload || f.Words() != "active (running)" || time.Since(f.ActiveSince) > time.Hour {
 		t.Errorf("facts: %+v", f)
 	}
@@ -325,6 +351,11 @@ func testFacts(t *testing.T, l *lab) {
 	}
 	if f := l.facts(t, unit); !f.NeedReload {
 		t.Errorf("the unit file has changed: %+v", f)
+	}
+	l.unit(t, unit, "Type=notify\nNotifyAccess=all\nDynamicUser=yes\nRestartSec=infinity\nExecStart=/bin/sh -c 'systemd-notify --ready --status=\"serving 5\"; exec sleep infinity'")
+	l.mustRestart(t, unit, Restart)
+	if f := l.facts(t, unit); f.Type != "notify" || !f.DynamicUser || f.StatusText != "serving 5" || f.RestartDelay < 1000*time.Hour {
+		t.Errorf("facts: %+v", f)
 	}
 	if f := l.facts(t, "multi-user.target"); f.ActiveState != "active" || f.MainPID != 0 {
 		t.Errorf("facts of a target: %+v", f)

@@ -94,25 +94,65 @@ func (e *UnitError) Error() string {
 	return text + "; `systemd-analyze verify " + e.Unit + "` tells more"
 }
 
-// Check reports whether a unit can be started, as far as that can be known without doing it:
-// a *UnitError, ErrDenied, or ErrUnreachable. It makes systemd forget that the unit failed,
-// which takes the same permission.
+// UnfitError says why a unit cannot be what runs an app.
+type UnfitError struct {
+	Unit    string
+	Setting string // of its unit file: "Type=oneshot", "RefuseManualStart=yes", …
+}
+
+func (e *UnfitError) Error() string {
+	if e.Setting == oneshot {
+		return fmt.Sprintf("unit %q has %s: it runs a program to its end, so nothing could be seen running after a restart; "+
+			"name the unit that the app runs in as service.unit, or add RemainAfterExit=yes", e.Unit, e.Setting)
+	}
+	return fmt.Sprintf("unit %q has %s, so it cannot be restarted on purpose: "+
+		"`systemctl edit %[1]s` changes that; or name another unit as service.unit", e.Unit, e.Setting)
+}
+
+const oneshot = "Type=oneshot"
+
+// Fit returns what keeps a unit from being what runs an app, nil if nothing does: an
+// *UnfitError.
+func (f Facts) Fit() error {
+	switch {
+	case f.Type == "oneshot" && !f.RemainAfterExit:
+		return &UnfitError{f.Unit, oneshot}
+	case f.RefuseManualStart:
+		return &UnfitError{f.Unit, "RefuseManualStart=yes"}
+	case f.RefuseManualStop:
+		return &UnfitError{f.Unit, "RefuseManualStop=yes"}
+	}
+	return nil
+}
+
+// Check reports whether a unit can be started, and be what runs an app, as far as that can
+// be known without doing it: a *UnitError, a *UnfitError, ErrDenied, or ErrUnreachable. It
+// makes systemd forget that the unit failed, which takes the same permission.
 func (c *Conn) Check(ctx context.Context, unit string) error {
-	f, err := c.Facts(ctx, unit)
+	f, err := c.usable(ctx, unit)
 	if err != nil {
 		return err
 	}
-	if f.LoadState != "loaded" {
-		return &UnitError{unit, f.LoadState, f.LoadError}
+	return f.Fit()
+}
+
+// usable is Check for a unit that need not be fit: to go back, whatever can be tried is.
+func (c *Conn) usable(ctx context.Context, unit string) (Facts, error) {
+	f, err := c.Facts(ctx, unit)
+	if err != nil {
+		return f, err
 	}
-	return c.ResetFailed(ctx, unit)
+	if f.LoadState != "loaded" {
+		return f, &UnitError{unit, f.LoadState, f.LoadError}
+	}
+	return f, c.ResetFailed(ctx, unit)
 }
 
 // Restart makes a unit run anew and waits for that, as the package doc says. An error
 // may be a *UnitError, a *JobError, match ErrDenied, match ErrUnreachable when the outcome is not known,
 // ErrStopping, or be ctx's: the job goes on without being watched.
 func (c *Conn) Restart(ctx context.Context, unit string, action Action) error {
-	if err := c.Check(ctx, unit); err != nil {
+	if _, err := c.usable(ctx, unit); err != nil {
 		return err
 	}
 	result := make(chan string, 1)
