@@ -73,7 +73,7 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 	}
 	i := &node.Intent{
 		Phase: node.Switching, From: from, Via: c.cur.Version, To: t.Version,
-		Manifest: t.Manifest, Attempt: t.Attempt, Pin: t.Pin, Started: canon.At(c.now()),
+		Manifest: t.Manifest, Attempt: t.Attempt, Pin: t.Pin, Force: t.Force, Started: canon.At(c.now()),
 		Invocation: c.invocation(ctx),
 	}
 	if over := c.st.Intent; over != nil {

@@ -17,6 +17,7 @@ type target struct {
 	Manifest layout.Digest // "" when a pin leaves it open
 	Attempt  int64
 	Pin      bool
+	Force    bool // it need not prove itself: see node.Intent
 }
 
 // facts are all that a decision depends on.
@@ -99,7 +100,7 @@ func decideNew(f facts, t target) decision {
 }
 
 func decidePin(f facts) decision {
-	t := target{Version: f.Pin.Release, Manifest: f.Pin.Manifest, Attempt: f.Pin.At, Pin: true}
+	t := target{Version: f.Pin.Release, Manifest: f.Pin.Manifest, Attempt: f.Pin.At, Pin: true, Force: f.Pin.Force}
 	if b := f.degraded(t); b != nil {
 		return blocked(f, b, "`puller --pin VERSION`, also this one, tries again")
 	}

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/durable"
@@ -61,6 +60,9 @@ type Release struct {
 	Version  string        `json:"version"`
 	Manifest layout.Digest `json:"manifest,omitempty"` // none for a foreign release
 	Since    canon.Time    `json:"since"`
+	// Forced is the time of the pin with --force that made it live: it has not proved itself
+	// since then.
+	Forced int64 `json:"forced,omitempty"`
 }
 
 // Mirror is the channel object in the bucket of which everything was accepted.
@@ -77,7 +79,8 @@ type Intent struct {
 	To       string        `json:"to"`
 	Manifest layout.Digest `json:"manifest,omitempty"`
 	Attempt  int64         `json:"attempt"`
-	Pin      bool          `json:"pin,omitempty"` // ordered by a pin, not by the channel
+	Pin      bool          `json:"pin,omitempty"`   // ordered by a pin, not by the channel
+	Force    bool          `json:"force,omitempty"` // To need not prove itself, and nothing goes back
 	// Invocation is that of the app's unit from before the restart: another one later
 	// means that it was restarted. "none": it never ran; empty: nobody knows.
 	Invocation string     `json:"invocation,omitempty"`
@@ -171,14 +174,11 @@ type Pin struct {
 	Version  int           `json:"version"` // of the file
 	Release  string        `json:"release"`
 	Manifest layout.Digest `json:"manifest,omitempty"`
-	At       int64         `json:"at"` // Unix time in ms; the order's attempt
-	Until    canon.Time    `json:"until,omitzero"`
-	Force    bool          `json:"force,omitempty"`
+	At       int64         `json:"at"`              // Unix time in ms; the order's attempt
+	Until    canon.Time    `json:"until,omitzero"`  // when it ends by itself; see Ended
+	Force    bool          `json:"force,omitempty"` // see Intent.Force
 	Reason   string        `json:"reason,omitempty"`
 }
-
-// Time returns when the pin was ordered.
-func (p *Pin) Time() time.Time { return time.UnixMilli(p.At).UTC() }
 
 // NewState returns the state of a node about which nothing is known.
 func NewState() *State { return &State{Version: stateVersion, Blocked: []Block{}} }
