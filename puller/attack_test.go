@@ -15,6 +15,7 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/service"
 )
 
 // TestPinToWhatIsGoneBackTo: killed after the swap back and before the restart, with an
@@ -117,6 +118,35 @@ type hooked struct {
 func (h *hooked) Get(ctx context.Context, key string) (io.ReadCloser, bucket.Info, error) {
 	h.get()
 	return h.Bucket.Get(ctx, key)
+}
+
+// hanging is an app whose version 3.0 never comes up.
+type hanging struct{ *app }
+
+func (h hanging) Restart(ctx context.Context, s service.Start, timeout time.Duration) error {
+	if err := h.app.Restart(ctx, s, timeout); err != nil || s.Version != "3.0" {
+		return err
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// TestPinDuringRestart: an order does not wait until a release that hangs in its start is
+// given up, and the release is not to blame.
+func TestPinDuringRestart(t *testing.T) {
+	w := three(t)
+	w.puller.service = hanging{w.app}
+	w.app.started = func(v string) {
+		if v == "3.0" {
+			must(t, w.puller.dir.SavePin(node.Pin{Release: "1.0", At: time.Now().UnixMilli()}))
+		}
+	}
+	w.advance("3.0", nil)
+	w.step(reason.Updated)
+	w.runs("1.0")
+	if st, err := w.puller.dir.State(); err != nil || st.Intent != nil || len(st.Blocked) > 0 {
+		t.Errorf("state: %+v, %v", st, err)
+	}
 }
 
 // TestPinDuringFetch: the order is seen before the swap; nothing is restarted for a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"makenot.work/sando/puller/service"
@@ -36,11 +37,31 @@ func (c *cycle) startedSince(ctx context.Context, before string) bool {
 // service.ErrGoingDown means that it did not.
 func (c *cycle) start(ctx context.Context, v, before string) error {
 	c.begin(Restarting, c.cfg.Health.StartTimeout+service.StopTime+shortly)
-	err := c.service.Restart(ctx, service.Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
-	if err != nil {
+	if err := c.restart(ctx, v); err != nil {
 		return c.excuse(ctx, err)
 	}
 	return c.watch(ctx, v, before)
+}
+
+// restart restarts the service. It may take as long as a release hangs in its start: an
+// order ends that with errOrder.
+func (c *cycle) restart(ctx context.Context, v string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var orders sync.WaitGroup
+	defer orders.Wait()
+	defer cancel(nil)
+	orders.Go(func() {
+		for sleep(ctx, c.cfg.Health.Interval) == nil {
+			if c.ordered(v) {
+				cancel(errOrder)
+			}
+		}
+	})
+	err := c.service.Restart(ctx, service.Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
+	if err != nil && errors.Is(context.Cause(ctx), errOrder) {
+		return errOrder
+	}
+	return err
 }
 
 // excuse returns err, or that the machine is going down, which explains it.
