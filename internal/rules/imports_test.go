@@ -21,7 +21,7 @@ func edges() [][2]string {
 		{"builder/candidate", "signing layout internal/durable internal/reason"},
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
-		{"puller/cli", "puller puller/daemon layout layout/node internal/canon internal/cli internal/config internal/reason"},
+		{"puller/cli", "puller puller/daemon systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd layout/node internal/canon internal/reason"},
 		{"puller/schedule", ""},
 		{"puller/service", "systemd layout layout/bucket layout/node internal/reason"},
@@ -49,6 +49,7 @@ func edges() [][2]string {
 		{"layout/tree", "layout internal/reason"},
 		{"layout", "internal/canon internal/reason"},
 
+		{"systemd/appunit", ""},
 		{"systemd", "internal/canon"},
 
 		{"internal/canon/canontest", "internal/canon internal/reason"},
