@@ -135,15 +135,19 @@ func (c *cycle) swap(version string) error {
 
 // settle lets the release that the open intent switched to prove itself, by start or by
 // watch, and writes the result.
-func (c *cycle) settle(ctx context.Context, prove func(ctx context.Context, v, before string) error) (Result, error) {
-	err := prove(ctx, c.st.Intent.To, c.st.Intent.Invocation)
+func (c *cycle) settle(ctx context.Context, prove func(context.Context, trial) error) (Result, error) {
+	i := c.st.Intent
+	c.seen = ""
+	err := prove(ctx, trial{version: i.To, before: i.Invocation, bears: i.From == ""})
 	switch {
 	case err == nil:
 		return c.good()
 	case ctx.Err() != nil:
-		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", c.st.Intent.To, ctx.Err())
+		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", i.To, ctx.Err())
 	case errors.Is(err, service.ErrGoingDown):
-		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", c.st.Intent.To, err)
+		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", i.To, err)
+	case errors.Is(err, service.ErrHindered):
+		return Result{}, fmt.Errorf("%s is live and not judged yet, the next cycle goes on; %w", i.To, err)
 	case errors.Is(err, errOrder):
 		return Result{}, err
 	}
@@ -194,16 +198,17 @@ func (c *cycle) goBack(ctx context.Context, cause error) (Result, error) {
 	i := c.st.Intent
 	c.log.Warn("release failed", "version", i.To, "cause", cause)
 	if i.From == "" {
-		return c.stay(cause)
+		return c.stay(ctx, cause)
 	}
 	to := c.wayBack(ctx, i)
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
 	i.Cause = node.Line(cause.Error())
-	c.block(i)
+	i.Invocation = c.failedRun(ctx, i)
+	c.block(i).Output = c.earlyOutput(ctx)
 	if to == "" {
-		return c.degrade(fmt.Errorf("no other release is whole"))
+		return c.degrade(ctx, fmt.Errorf("no other release is whole"))
 	}
 	i.Phase, i.From, i.Tries = node.RollingBack, to, 0
 	if err := c.save(); err != nil {
@@ -246,9 +251,9 @@ func version(r *node.Release) string {
 }
 
 // block notes that the open intent's release failed.
-func (c *cycle) block(i *node.Intent) {
-	if c.st.IsBlocked(i.To, i.Manifest, i.Attempt) != nil {
-		return
+func (c *cycle) block(i *node.Intent) *node.Block {
+	if b := c.st.IsBlocked(i.To, i.Manifest, i.Attempt); b != nil {
+		return b
 	}
 	c.st.Blocked = append(c.st.Blocked, node.Block{
 		Version: i.To, Manifest: i.Manifest, Attempt: i.Attempt, At: canon.At(c.now()), Cause: i.Cause,
@@ -256,6 +261,46 @@ func (c *cycle) block(i *node.Intent) {
 	if n := len(c.st.Blocked); n > maxBlocked {
 		c.st.Blocked = append([]node.Block{}, c.st.Blocked[n-maxBlocked:]...)
 	}
+	return &c.st.Blocked[len(c.st.Blocked)-1]
+}
+
+// failedRun names the run in which the open intent's release failed; "" when none of it is
+// known.
+func (c *cycle) failedRun(ctx context.Context, i *node.Intent) string {
+	if c.seen != "" {
+		return c.seen
+	}
+	if run := c.invocation(ctx); run != i.Invocation && run != service.Never {
+		return run
+	}
+	return ""
+}
+
+// earlyOutput returns what a failed release printed, where its next start destroys that.
+func (c *cycle) earlyOutput(ctx context.Context) []string {
+	if _, ok := c.service.(service.Manager); ok {
+		return nil // going back does not wait for it
+	}
+	return c.output(ctx, "")
+}
+
+func (c *cycle) output(ctx context.Context, run string) []string {
+	if w, ok := c.service.(service.Witness); ok {
+		return w.Output(ctx, run)
+	}
+	return nil
+}
+
+// testify adds what the failed release printed to its block, after the way back, and
+// returns it.
+func (c *cycle) testify(ctx context.Context, i *node.Intent) []string {
+	b := c.block(i)
+	if len(b.Output) == 0 {
+		if _, ok := c.service.(service.Manager); ok {
+			b.Output = c.output(ctx, i.Invocation)
+		}
+	}
+	return b.Output
 }
 
 // maxBlocked is how many failures are remembered; the oldest are forgotten.
@@ -271,23 +316,26 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 	}
-	err := c.start(ctx, i.From, c.invocation(ctx))
+	err := c.start(ctx, trial{version: i.From, before: c.invocation(ctx), bears: true})
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("interrupted on the way back to %s, the next cycle goes on: %w", i.From, ctx.Err())
 	case errors.Is(err, service.ErrGoingDown):
 		return Result{}, fmt.Errorf("interrupted on the way back to %s, the next cycle goes on: %w", i.From, err)
+	case errors.Is(err, service.ErrHindered):
+		return Result{}, fmt.Errorf("the way back to %s is not finished, the next cycle goes on; %w", i.From, err)
 	case errors.Is(err, errOrder):
 		return Result{}, err
 	case err != nil:
-		return c.degrade(err)
+		return c.degrade(ctx, err)
 	}
 	c.st.Running = c.release(i.From)
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
+	out := c.testify(ctx, i)
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}
-	c.record(node.Event{Event: "rolled back", Reason: reason.Unhealthy, From: i.To, To: i.From, Digest: i.Manifest, Message: i.Cause})
+	c.record(node.Event{Event: "rolled back", Reason: reason.Unhealthy, From: i.To, To: i.From, Digest: i.Manifest, Message: i.Cause, Output: out})
 	return Result{From: i.To}, reason.Errorf(reason.Unhealthy, "%s failed and is not tried again: runs %s again; it failed with: %s", i.To, i.From, i.Cause)
 }
 
@@ -307,9 +355,9 @@ func (c *cycle) release(v string) *node.Release {
 
 // degrade ends an intent whose way back failed as well: what runs stays, until another
 // target or an order comes.
-func (c *cycle) degrade(cause error) (Result, error) {
+func (c *cycle) degrade(ctx context.Context, cause error) (Result, error) {
 	i := c.st.Intent
-	c.block(i)
+	out := c.testify(ctx, i)
 	c.st.Degraded = c.st.IsBlocked(i.To, i.Manifest, i.Attempt)
 	if c.cur.Version != "" {
 		c.st.Running = c.release(c.cur.Version)
@@ -318,15 +366,15 @@ func (c *cycle) degrade(cause error) (Result, error) {
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}
-	c.record(node.Event{Event: "degraded", Reason: reason.Degraded, From: i.To, To: c.cur.Version, Digest: i.Manifest, Message: cause.Error()})
+	c.record(node.Event{Event: "degraded", Reason: reason.Degraded, From: i.To, To: c.cur.Version, Digest: i.Manifest, Message: cause.Error(), Output: out})
 	return Result{}, reason.Errorf(reason.Degraded, "%s failed, and so did the way back: %s stays, and nothing more is tried until the channel names another release or `puller --pin VERSION` orders one, also the same again; %s failed with: %s; the way back with: %w", i.To, c.cur.Version, i.To, i.Cause, cause)
 }
 
 // stay ends the intent of a first install that failed: there is nothing to go back to.
 // It is not blocked but started again later, each time after a longer while.
-func (c *cycle) stay(cause error) (Result, error) {
+func (c *cycle) stay(ctx context.Context, cause error) (Result, error) {
 	i := c.st.Intent
-	r := &node.Retry{Count: 1}
+	r := &node.Retry{Count: 1, Output: c.output(ctx, c.failedRun(ctx, i))}
 	if c.st.Retry != nil {
 		r.Count = c.st.Retry.Count + 1
 	}
@@ -338,6 +386,6 @@ func (c *cycle) stay(cause error) (Result, error) {
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}
-	c.record(node.Event{Event: "unhealthy", Reason: reason.Unhealthy, To: i.To, Digest: i.Manifest, Message: cause.Error()})
+	c.record(node.Event{Event: "unhealthy", Reason: reason.Unhealthy, To: i.To, Digest: i.Manifest, Message: cause.Error(), Output: r.Output})
 	return Result{}, reason.Errorf(reason.Unhealthy, "%s is not healthy, and there is nothing to go back to: it stays, and is started again at %s (tried %d times so far); it failed with: %w", i.To, r.Next.Format(canon.TimeLayout), r.Count, cause)
 }

@@ -117,9 +117,10 @@ type Result struct {
 type cycle struct {
 	*Puller
 	opts   Options
-	dry    bool // write nothing
-	acting bool // this cycle moved `current`: what is open is its own
-	moved  bool // for Result.Moved
+	dry    bool   // write nothing
+	acting bool   // this cycle moved `current`: what is open is its own
+	moved  bool   // for Result.Moved
+	seen   string // the app's invocation that has to prove itself; "" when none was seen
 	cur    node.Current
 	st     *node.State
 	pin    *node.Pin
@@ -358,6 +359,7 @@ func (c *cycle) save() error {
 	if c.dry {
 		return nil
 	}
+	c.st.Shorten()
 	return c.dir.SaveState(c.st)
 }
 

@@ -180,7 +180,7 @@ func (c *cycle) resume(ctx context.Context) (Result, error) {
 	}
 	if i.Phase == node.RollingBack {
 		if i.Tries > maxTries {
-			return c.degrade(fmt.Errorf("the way back was interrupted %d times", maxTries))
+			return c.degrade(ctx, fmt.Errorf("the way back was interrupted %d times", maxTries))
 		}
 		return c.resumeBack(ctx)
 	}
@@ -208,7 +208,7 @@ func (c *cycle) resumeBack(ctx context.Context) (Result, error) {
 		return Result{}, ctx.Err()
 	}
 	if to == "" {
-		return c.degrade(fmt.Errorf("no other release is whole"))
+		return c.degrade(ctx, fmt.Errorf("no other release is whole"))
 	}
 	if to != i.From {
 		i.From = to

@@ -7,17 +7,21 @@ import (
 	"sync"
 	"time"
 
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/puller/service"
 )
 
 // invocation names the run of the app that is live, or was last; "" when nobody knows.
-func (c *cycle) invocation(ctx context.Context) string {
+func (c *cycle) invocation(ctx context.Context) string { return c.lookAtApp(ctx).Invocation }
+
+// lookAtApp returns how the app runs; the zero Run when nobody knows.
+func (c *cycle) lookAtApp(ctx context.Context) service.Run {
 	if m, ok := c.service.(service.Manager); ok {
 		if run, err := m.Look(ctx); err == nil {
-			return run.Invocation
+			return run
 		}
 	}
-	return ""
+	return service.Run{}
 }
 
 // startedSince reports whether the app was started after the intent was written and
@@ -29,18 +33,34 @@ func (c *cycle) startedSince(ctx context.Context, before string) bool {
 		return false
 	}
 	run, err := m.Look(ctx)
-	return err == nil && run.Invocation != before && run.Began.After(c.cur.Changed)
+	// One that was restarted by itself as well may have been another release when that began.
+	return err == nil && run.Invocation != before && run.Began.After(c.cur.Changed) && run.Restarts == 0 && !run.Again
+}
+
+// trial is what a release has to prove.
+type trial struct {
+	version string
+	before  string // the service's invocation until now, "" when that is not known
+	// An app that is ended and started again by its manager is borne until start_timeout:
+	// where there is nothing better to go to.
+	bears    bool
+	restarts int // by the manager itself, that do not count
 }
 
 // start restarts the service on a release that is live, and waits until it proved
-// itself. before is the service's invocation until now. Any error but ctx's, errOrder and
-// service.ErrGoingDown means that it did not.
-func (c *cycle) start(ctx context.Context, v, before string) error {
+// itself. Any error but ctx's, errOrder, service.ErrGoingDown and service.ErrHindered means
+// that it did not.
+func (c *cycle) start(ctx context.Context, t trial) error {
 	c.begin(Restarting, c.cfg.Health.StartTimeout+service.StopTime+shortly)
-	if err := c.restart(ctx, v); err != nil {
+	before := c.lookAtApp(ctx)
+	if err := c.restart(ctx, t.version); err != nil {
 		return c.excuse(ctx, err)
 	}
-	return c.watch(ctx, v, before)
+	if before.Again {
+		// What ran before may have been started once more while the manager was asked for t.
+		t.restarts = c.lookAtApp(ctx).Restarts
+	}
+	return c.watch(ctx, t)
 }
 
 // restart restarts the service. It may take as long as a release hangs in its start: an
@@ -77,27 +97,27 @@ func (c *cycle) excuse(ctx context.Context, err error) error {
 
 // watch waits until the app runs and the probe answers as it should, and then for as
 // long as the release has to stay so. The first wrong answer after a right one ends it, and
-// so does an app that has ended for good. When others restart the app it begins anew.
-func (c *cycle) watch(ctx context.Context, v, before string) error {
+// so does an app that has ended. When others restart the app it begins anew.
+func (c *cycle) watch(ctx context.Context, t trial) error {
 	if _, ok := c.service.(service.Manager); !ok && c.cfg.probe().Empty() {
 		return nil // there is nobody to ask
 	}
-	err := c.prove(ctx, v, before)
+	err := c.prove(ctx, t)
 	if err != nil {
 		return c.excuse(ctx, err)
 	}
 	return nil
 }
 
-func (c *cycle) prove(ctx context.Context, v, before string) error {
+func (c *cycle) prove(ctx context.Context, t trial) error {
 	h := c.cfg.Health
 	begin := c.now()
 	heard := begin // when the app's state was known last
 	var well time.Time
-	var first *service.Run // of those that were well
+	past := service.Past{Before: t.before, Bears: t.bears, Restarts: t.restarts}
 	for meddled := 0; ; {
 		c.begin(Probing, h.Interval+time.Duration(1+len(h.Smoke))*probeTime+shortly)
-		run, err := c.well(ctx, v, before, first)
+		run, err := c.well(ctx, t.version, past)
 		now := c.now()
 		blind := errors.Is(err, service.ErrBlind)
 		if !blind {
@@ -107,16 +127,18 @@ func (c *cycle) prove(ctx context.Context, v, before string) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case blind && now.Sub(heard) < h.StartTimeout: // neither well nor unwell
+		case blind:
+			return reason.Errorf(reason.IO, "%w: for %s now %w", service.ErrHindered, h.StartTimeout, err)
 		case err == nil && well.IsZero():
-			well, first = now, &run
-			c.log.Info("healthy", "version", v, "after", now.Sub(begin).Round(time.Millisecond))
-		case err != nil && !well.IsZero() && meddled < maxMeddled && c.meddled(ctx, *first):
-			c.log.Info("restarted by others: it has to prove itself anew", "version", v)
-			begin, well, first = now, time.Time{}, nil
+			well, past.Well = now, &run
+			c.log.Info("healthy", "version", t.version, "after", now.Sub(begin).Round(time.Millisecond))
+		case err != nil && !well.IsZero() && meddled < maxMeddled && c.meddled(ctx, *past.Well):
+			c.log.Info("restarted by others: it has to prove itself anew", "version", t.version)
+			begin, well, past.Well, past.Restarts, c.seen = now, time.Time{}, nil, 0, ""
 			meddled++
 		case err != nil && !well.IsZero():
 			return fmt.Errorf("was healthy for %s, then %w", now.Sub(well).Round(time.Millisecond), err)
-		case errors.Is(err, service.ErrEnded):
+		case errors.Is(err, service.ErrEnded), errors.Is(err, service.ErrAgain):
 			return err
 		case err != nil && now.Sub(begin) >= h.StartTimeout:
 			return fmt.Errorf("after %s still %w", h.StartTimeout, err)
@@ -124,7 +146,7 @@ func (c *cycle) prove(ctx context.Context, v, before string) error {
 		if err == nil && now.Sub(well) >= h.StableFor {
 			return nil
 		}
-		if c.ordered(v) {
+		if c.ordered(t.version) {
 			return errOrder
 		}
 		if err := sleep(ctx, h.Interval); err != nil {
@@ -149,18 +171,28 @@ func (c *cycle) meddled(ctx context.Context, first service.Run) bool {
 }
 
 // well asks once whether the app is well.
-func (c *cycle) well(ctx context.Context, v, before string, first *service.Run) (service.Run, error) {
+func (c *cycle) well(ctx context.Context, v string, past service.Past) (service.Run, error) {
 	var run service.Run
 	if m, ok := c.service.(service.Manager); ok {
 		var err error
 		if run, err = m.Look(ctx); err == nil {
-			err = run.Verdict(before, first)
+			c.note(run, past)
+			err = run.Verdict(past)
 		}
 		if err != nil {
 			return run, err
 		}
 	}
 	return run, c.cfg.probe().Run(ctx, v)
+}
+
+// note remembers the run that will be asked for its last words if the release fails: where
+// the first restart ends it the first one, else the last.
+func (c *cycle) note(run service.Run, past service.Past) {
+	if run.Invocation == past.Before || run.Invocation == service.Never || c.seen != "" && !past.Bears {
+		return
+	}
+	c.seen = run.Invocation
 }
 
 // probeTime is above what one request of a probe may take.

@@ -151,6 +151,16 @@ func (s *State) Unblock(version string, manifest layout.Digest) {
 	})
 }
 
+// maxOutputs is of how many failures the output is kept.
+const maxOutputs = 5
+
+// Shorten forgets what older failures printed, so that the file stays small.
+func (s *State) Shorten() {
+	for i := range s.Blocked[:max(0, len(s.Blocked)-maxOutputs)] {
+		s.Blocked[i].Output = nil
+	}
+}
+
 // maxProven is how many releases that ran well are remembered; the oldest are forgotten.
 const maxProven = 50
 
@@ -352,6 +362,32 @@ func Line(s string) string {
 		s = strings.ToValidUTF8(s[:2000], "") + " …"
 	}
 	return s
+}
+
+// MaxLines is how many lines of output are kept of one failure.
+const MaxLines = 20
+
+// maxLineBytes is how much is kept of one of them.
+const maxLineBytes = 300
+
+// Lines makes output fit for a state file: its last lines, those without text left out, each
+// of at most 300 bytes and with nothing unprintable.
+func Lines(output []byte) []string {
+	var lines []string
+	for line := range bytes.Lines(output) {
+		if text := strings.TrimSpace(Line(string(line))); text != "" {
+			lines = append(lines, shortLine(text))
+		}
+	}
+	return lines[max(0, len(lines)-MaxLines):]
+}
+
+func shortLine(s string) string {
+	if len(s) <= maxLineBytes {
+		return s
+	}
+	const more = "…"
+	return strings.ToValidUTF8(s[:maxLineBytes-len(more)], "") + more
 }
 
 // Event is one line of history.jsonl.

@@ -9,11 +9,16 @@ import (
 var (
 	// ErrEnded says that the app has ended, and that nothing will start it again.
 	ErrEnded = errors.New("it does not run")
+	// ErrAgain says that the app has ended, and that the manager starts it again by itself.
+	ErrAgain = errors.New("it ended, and is being started again")
 	// ErrBlind says that nobody can be asked whether the app runs.
 	ErrBlind = errors.New("the service manager cannot be asked")
 	// ErrGoingDown says that the machine is shutting down, which proves nothing about a
 	// release. The intent stays open.
 	ErrGoingDown = errors.New("the machine is shutting down")
+	// ErrHindered says that others kept the app from being started, or from being looked at,
+	// which proves nothing about a release either. It comes with a reason of its own.
+	ErrHindered = errors.New("this says nothing about the release")
 )
 
 // Run is how the app runs, as a service manager sees it.
@@ -24,24 +29,34 @@ type Run struct {
 	Restarts   int       // by the manager itself
 	Up         bool
 	Ended      bool // and nothing starts it again
+	Again      bool // it ended, and the manager is about to start it again
 	Job        bool // it is being started or stopped
 	Words      string
+}
+
+// Past is what a verdict knows from before.
+type Past struct {
+	Before   string // the invocation from before the restart; "" when that is not known
+	Well     *Run   // the run that was well first; nil when none was yet
+	Bears    bool   // an app that was never well may be restarted by the manager
+	Restarts int    // how often it was when it was started, where that was not never
 }
 
 // Never is the invocation of an app that never ran.
 const Never = "none"
 
-// Verdict says what is wrong with r: before is the invocation from before the restart,
-// "" when that is not known; first is the run that was well, nil when none was yet.
-func (r Run) Verdict(before string, first *Run) error {
+// Verdict says what is wrong with r, for a release that has to prove itself.
+func (r Run) Verdict(p Past) error {
 	switch {
 	case r.Ended:
 		return fmt.Errorf("%w: %s", ErrEnded, r.Words)
-	case first != nil && (r.Invocation != first.Invocation || r.Restarts > first.Restarts):
+	case p.Well != nil && (r.Invocation != p.Well.Invocation || r.Restarts > p.Well.Restarts):
 		return fmt.Errorf("it was restarted: %s", r.Words)
+	case p.Well == nil && !p.Bears && (r.Again || r.Restarts > p.Restarts):
+		return fmt.Errorf("%w: %s", ErrAgain, r.Words)
 	case !r.Up:
 		return errors.New(r.Words)
-	case r.Fresh && before != "" && r.Invocation == before:
+	case r.Fresh && p.Before != "" && r.Invocation == p.Before:
 		return fmt.Errorf("it runs as before the restart: %s", r.Words)
 	}
 	return nil

@@ -50,6 +50,17 @@ type Manager interface {
 	Stopping(ctx context.Context) bool
 }
 
+// Witness is a Service that knows what the app printed. A Manager's can be asked at any time;
+// another forgets it with the next Restart.
+type Witness interface {
+	// Output returns the last lines of it, in the run of that name where it can tell, within
+	// 2 s. What cannot be had is left out.
+	Output(ctx context.Context, run string) []string
+}
+
+// outputTime is how long Output may take.
+const outputTime = 2 * time.Second
+
 // Start says what is to be started.
 type Start struct {
 	App     string
@@ -141,7 +152,7 @@ func (c *command) Restart(ctx context.Context, s Start, timeout time.Duration) e
 	defer cancel()
 	// A file, not a pipe: a pipe would end with the puller, and so would the app that
 	// goes on to write to it.
-	out, err := os.OpenFile(filepath.Join(c.root, layout.MetaDir, "service.log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	out, err := os.OpenFile(c.log(), os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -161,6 +172,19 @@ func (c *command) Restart(ctx context.Context, s Start, timeout time.Duration) e
 	return fmt.Errorf("service command %q: %w%s", strings.Join(c.args, " "), err, lastWords(out))
 }
 
+// Output returns the end of service.log.
+func (c *command) Output(context.Context, string) []string {
+	f, err := os.OpenFile(c.log(), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	return node.Lines(tail(f, 64<<10))
+}
+
+// log is the file that has what the program, and what it left running, prints.
+func (c *command) log() string { return filepath.Join(c.root, layout.MetaDir, "service.log") }
+
 // Environ is this process's environment without what its own service manager says to it
 // alone, and without the keys of the bucket, which are none of the app's business.
 func Environ() []string {
@@ -177,18 +201,22 @@ const StopTime = 10 * time.Minute
 
 // lastWords returns what is at the end of a file, for an error.
 func lastWords(f *os.File) string {
-	const size = 4 << 10
-	buf := make([]byte, size)
-	info, err := f.Stat()
-	if err != nil {
-		return ""
-	}
-	n, _ := f.ReadAt(buf, max(0, info.Size()-size))
-	text := bytes.TrimSpace(buf[:n])
+	text := bytes.TrimSpace(tail(f, 4<<10))
 	if len(text) == 0 {
 		return ""
 	}
 	return ": it said: " + node.Line(string(text))
+}
+
+// tail returns the end of a file, as far as it can be read.
+func tail(f *os.File, size int64) []byte {
+	info, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	buf := make([]byte, min(size, info.Size()))
+	n, _ := f.ReadAt(buf, info.Size()-int64(len(buf)))
+	return buf[:n]
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
 	"makenot.work/sando/systemd"
 )
 
@@ -54,7 +55,8 @@ func (u *Unit) Check(ctx context.Context) error {
 }
 
 // Restart waits for the job that systemd makes of it. A job that another one replaced,
-// and a connection that broke, say nothing about the release: then once more.
+// and a connection that broke, say nothing about the release: then once more. An error that
+// says nothing about it either matches ErrHindered.
 func (u *Unit) Restart(ctx context.Context, _ Start, timeout time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var limit sync.WaitGroup
@@ -70,7 +72,21 @@ func (u *Unit) Restart(ctx context.Context, _ Start, timeout time.Duration) erro
 	if errors.As(err, &job) && job.Result == systemd.Canceled || errors.Is(err, systemd.ErrUnreachable) && ctx.Err() == nil {
 		err = u.restart(ctx)
 	}
-	return err
+	return hindered(ctx, err)
+}
+
+// hindered returns err of a restart as what it says about the release: nothing, unless
+// systemd came as far as to start it.
+func hindered(ctx context.Context, err error) error {
+	var job *systemd.JobError
+	isJob := errors.As(err, &job)
+	switch {
+	case err == nil, ctx.Err() != nil, errors.Is(err, systemd.ErrStopping), isJob && job.Result != systemd.Canceled:
+		return err
+	case isJob, errors.Is(err, systemd.ErrUnreachable):
+		return reason.Errorf(reason.IO, "%w: %w", ErrHindered, err)
+	}
+	return reason.Errorf(reason.Config, "%w: %w", ErrHindered, err)
 }
 
 // limit ends a restart that takes too long. What ran before may take as long to stop as its
@@ -125,13 +141,32 @@ func (u *Unit) run(f systemd.Facts) Run {
 		Restarts:   f.NRestarts,
 		Up:         up,
 		Ended:      ended && !f.Job,
+		Again:      f.SubState == "auto-restart",
 		Job:        f.Job,
-		Words:      fmt.Sprintf("unit %q is %s; `journalctl -u %[1]s` tells more", u.Name, f.Words()),
+		Words:      fmt.Sprintf("unit %q is %s", u.Name, f.Words()),
 	}
+	if run.Ended && f.Result == "success" {
+		run.Words += ": it ended by itself and with success, or somebody stopped it"
+	}
+	run.Words += fmt.Sprintf("; `journalctl -u %s` tells more", u.Name)
 	if up || f.ActiveState == "activating" {
 		run.Began = f.Began
 	}
 	return run
+}
+
+// Output asks the journal; see Witness.
+func (u *Unit) Output(ctx context.Context, run string) []string {
+	if run == "" || run == Never {
+		return nil // whose lines there are is not known
+	}
+	ctx, cancel := context.WithTimeout(ctx, outputTime)
+	defer cancel()
+	lines, err := systemd.Journal(ctx, u.Name, run, node.MaxLines)
+	if err != nil {
+		return nil
+	}
+	return lines
 }
 
 // Stopping reports whether the machine is going down; see Manager.
