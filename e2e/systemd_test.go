@@ -289,18 +289,28 @@ func onceSandbox(t *testing.T, s *server) {
 	s.Run(t, "systemctl", "daemon-reload")
 }
 
+// However long systemd would wait before it starts a release again, the first end is enough.
+// What the app printed in that run is kept with the failure.
 func onceRollsBack(t *testing.T, s *server) {
+	const dropIn = "/etc/systemd/system/mnw.service.d/late.conf"
+	s.Write(t, dropIn, "[Service]\nRestartSec=1h\n", 0o644)
+	s.Run(t, "systemctl", "daemon-reload")
 	s.release(t, "3.0.0", "exits")
 	s.once(t, 4)
 	s.answers(t, "2.0.0")
+	s.Run(t, "rm", "-r", filepath.Dir(dropIn))
+	s.Run(t, "systemctl", "daemon-reload")
 	st := s.status(t)
 	if st.Running.Version != "2.0.0" || len(st.Blocked) != 1 {
 		t.Fatalf("status: %+v", st)
 	}
-	for _, want := range []string{`unit "mnw.service" is `, "its main process ended with status 3"} {
+	for _, want := range []string{`unit "mnw.service" is activating (auto-restart), `, "its main process ended with status 3"} {
 		if !strings.Contains(st.Blocked[0].Cause, want) {
 			t.Errorf("cause %q, want %q in it", st.Blocked[0].Cause, want)
 		}
+	}
+	if out := strings.Join(st.Blocked[0].Output, "\n"); !strings.Contains(out, "mnw 3.0.0 exits") || strings.Contains(out, "2.0.0") {
+		t.Errorf("the failure is kept with %q", out)
 	}
 }
 

@@ -83,10 +83,14 @@ func hindered(ctx context.Context, err error) error {
 	switch {
 	case err == nil, ctx.Err() != nil, errors.Is(err, systemd.ErrStopping), isJob && job.Result != systemd.Canceled:
 		return err
-	case isJob, errors.Is(err, systemd.ErrUnreachable):
-		return reason.Errorf(reason.IO, "%w: %w", ErrHindered, err)
 	}
-	return reason.Errorf(reason.Config, "%w: %w", ErrHindered, err)
+	code := reason.Config
+	if known := (*reason.Error)(nil); errors.As(err, &known) {
+		code = known.Code
+	} else if isJob || errors.Is(err, systemd.ErrUnreachable) {
+		code = reason.IO
+	}
+	return reason.Errorf(code, "%w: %w", ErrHindered, err)
 }
 
 // limit ends a restart that takes too long. What ran before may take as long to stop as its

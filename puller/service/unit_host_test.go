@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/internal/testenv/host"
 	"makenot.work/sando/systemd"
 )
@@ -60,7 +61,8 @@ ExecStart=/bin/sh -c 'test ! -e /run/may || systemd-notify --ready; touch /run/l
 			stop()
 		}
 		var job *systemd.JobError
-		if err := <-end; !errors.As(err, &job) || job.Result != systemd.Canceled {
+		err := <-end
+		if !errors.As(err, &job) || job.Result != systemd.Canceled || !errors.Is(err, ErrHindered) || reason.Of(err) != reason.IO {
 			t.Errorf("got %v", err)
 		}
 	})
