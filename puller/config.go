@@ -17,6 +17,7 @@ import (
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
+	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller/schedule"
 	"makenot.work/sando/puller/service"
 	"makenot.work/sando/systemd"
@@ -74,9 +75,11 @@ type Config struct {
 	Limits struct {
 		MaxBundle  string `koanf:"max_bundle"` // of a tarball, and of what it unpacks to
 		MaxEntries int64  `koanf:"max_entries"`
+		Reserve    string `koanf:"reserve"` // of the disk, left to the app; default: node.Automatic
 	} `koanf:"limits"`
 
 	maxBundle int64
+	reserve   node.Reserve
 	polls     schedule.Schedule
 }
 
@@ -88,7 +91,6 @@ func (c *Config) Polls() schedule.Schedule { return c.polls }
 var notYet = [...]string{
 	"env", "hook", "report",
 	"schedule.window", "schedule.window_length", "schedule.timezone",
-	"limits.reserve",
 	"channels.min_seq",
 }
 
@@ -231,6 +233,9 @@ func (c *Config) completeRest() (err error) {
 	if c.maxBundle, err = parseSize(c.Limits.MaxBundle); err != nil {
 		return fmt.Errorf("limits.max_bundle: %w", err)
 	}
+	if c.reserve, err = parseReserve(c.Limits.Reserve); err != nil {
+		return fmt.Errorf("limits.reserve: %w", err)
+	}
 	return nil
 }
 
@@ -264,6 +269,18 @@ func parseSize(s string) (int64, error) {
 		return 0, fmt.Errorf("%q is not 1 to 1048576 KiB, MiB or GiB", s)
 	}
 	return n << shift, nil
+}
+
+// parseReserve reads a size, or "0" for no reserve at all.
+func parseReserve(s string) (node.Reserve, error) {
+	switch s {
+	case "":
+		return node.Automatic, nil
+	case "0":
+		return 0, nil
+	}
+	n, err := parseSize(s)
+	return node.Reserve(n), err
 }
 
 // FindConfig returns the configuration file to use: the one given by flag or

@@ -35,7 +35,7 @@ func (c *cycle) download(ctx context.Context, f *os.File, t target, b layout.Bun
 		return reason.OnDisk(err)
 	}
 	have := min(info.Size(), b.Size, info.Sys().(*syscall.Stat_t).Blocks*512)
-	if err := c.room(b, have); err != nil {
+	if err := c.room(ctx, b, have); err != nil {
 		return err
 	}
 	if have > 0 {
@@ -84,17 +84,10 @@ func (c *cycle) unpinned() bool {
 }
 
 // room makes sure that what is missing of the tarball, and what it unpacks to, fit on
-// the disk, taking old releases away when they do not.
-func (c *cycle) room(b layout.Bundle, have int64) error {
+// the disk beside the reserve, taking away what is needed for nothing when they do not.
+func (c *cycle) room(ctx context.Context, b layout.Bundle, have int64) error {
 	bytes, inodes := missing(b, have)
-	err := c.dir.Space(bytes, inodes)
-	if reason.Of(err) != reason.Disk {
-		return err
-	}
-	if err := c.collect(); err != nil {
-		return err
-	}
-	return c.dir.Space(bytes, inodes)
+	return c.fit(ctx, bytes, inodes)
 }
 
 // missing returns how many more bytes and inodes it takes to fetch and unpack b when have

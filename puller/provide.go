@@ -73,7 +73,7 @@ func (c *cycle) replace(ctx context.Context, t target, damage error) (target, er
 	if err != nil {
 		return t, err
 	}
-	if err := errors.Join(c.dir.Trash(t.Version), c.dir.EmptyTrash()); err != nil {
+	if err := c.dir.Trash(t.Version); err != nil {
 		return t, err
 	}
 	return c.unpack(ctx, t, p)

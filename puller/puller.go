@@ -7,7 +7,7 @@
 //	decide    what should run, and whether to act on it now         decide.go
 //	provide   manifest, tarball, unpack, put in place               provide.go, fetch.go
 //	activate  intent, swap, restart, health, result or the way back activate.go
-//	tidy      keep `retain` releases                                gc.go
+//	tidy      keep `retain` releases, delete leftovers              gc.go
 //
 // Accepting and acting are separate: each cycle compares what should run with what
 // runs, whether or not the channel moved just now. A fault in what was polled changes
@@ -119,6 +119,7 @@ type cycle struct {
 	opts   Options
 	dry    bool   // write nothing
 	acting bool   // this cycle moved `current`: what is open is its own
+	open   bool   // the state on disk has an intent
 	moved  bool   // for Result.Moved
 	seen   string // the app's invocation that has to prove itself; "" when none was seen
 	cur    node.Current
@@ -145,6 +146,7 @@ func (p *Puller) Step(ctx context.Context, opts Options) (Result, error) {
 	}
 	defer unlock()
 	res, err := c.run(ctx)
+	c.clean(ctx)
 	return c.end(res, err)
 }
 
@@ -166,10 +168,7 @@ func (p *Puller) result(code reason.Code, message string) Result {
 }
 
 func (c *cycle) run(ctx context.Context) (Result, error) {
-	c.begin(Recovering, tidyTime)
-	if err := c.dir.Clean(); err != nil {
-		return Result{}, err
-	}
+	c.begin(Recovering, shortly)
 	if err := c.load(); err != nil {
 		return Result{}, err
 	}
@@ -178,6 +177,7 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 		return recovered, err
 	}
 	recoverErr := err
+	c.ballast()
 	pollErr := c.loadTrust()
 	if err := c.loadChannel(); err != nil {
 		return Result{}, err
@@ -198,11 +198,7 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 	}
 	c.begin(Deciding, shortly)
 	res, err := c.follow(ctx)
-	if err == nil && res.Reason == reason.Updated {
-		if gerr := c.collect(); gerr != nil {
-			c.warn("old releases: %s", gerr)
-		}
-	}
+	c.tidy(ctx)
 	return c.combine(recovered, recoverErr, pollErr, res, err)
 }
 
@@ -321,10 +317,11 @@ func (c *cycle) end(res Result, err error) (Result, error) {
 			res.Manifest = r.Manifest
 		}
 	}
-	if kerr := c.keep(code, message); kerr != nil && err == nil {
-		err = kerr
-		res.Reason, res.Message = reason.Of(kerr), kerr.Error()
+	// What was done is on record already: that status does not tell of it undoes nothing.
+	if err := c.keep(code, message); err != nil {
+		c.warn("status is not up to date: %s", err)
 	}
+	res.Warnings = c.warnings
 	return res, err
 }
 
@@ -352,13 +349,31 @@ func (c *cycle) keep(code reason.Code, message string) error {
 	if last.Reason != code && code.Exit() == 3 {
 		c.record(node.Event{Event: "refused", Reason: code, Message: message})
 	}
-	return c.save()
+	if c.dry {
+		return nil
+	}
+	return c.write() // never at the price of the ballast
 }
 
+// save writes the state. What ends an activation, or turns it round, or brings back what ran
+// before, takes the ballast when the disk is full.
 func (c *cycle) save() error {
 	if c.dry {
 		return nil
 	}
+	i, err := c.st.Intent, error(nil)
+	if c.open || i != nil && (i.Pin || i.Attempt == 0) {
+		err = c.dir.Urgent(c.write)
+	} else {
+		err = c.write()
+	}
+	if err == nil {
+		c.open = i != nil
+	}
+	return err
+}
+
+func (c *cycle) write() error {
 	c.st.Shorten()
 	return c.dir.SaveState(c.st)
 }

@@ -77,7 +77,7 @@ func (c *cycle) load() error {
 		return err
 	}
 	if st != nil {
-		c.st = st
+		c.st, c.open = st, st.Intent != nil
 		return nil
 	}
 	c.st = node.NewState()

@@ -146,6 +146,26 @@ func Rename(from, to string) error {
 	return SyncDir(filepath.Dir(to))
 }
 
+// Exchange makes a what b was and b what a was, in one step, and syncs the directories of
+// both. Where the filesystem cannot do that the error is EINVAL, ENOSYS or ENOTSUP.
+func Exchange(a, b string) error {
+	err := op("exchange", b, func() error {
+		if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+			return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if d := filepath.Dir(a); d != filepath.Dir(b) {
+		if err := SyncDir(d); err != nil {
+			return err
+		}
+	}
+	return SyncDir(filepath.Dir(b))
+}
+
 // Symlink makes path a symlink to target, replacing another symlink in one step. The
 // caller makes sure that path is not a file or a directory.
 func Symlink(target, path string) error {

@@ -153,6 +153,21 @@ func TestRenameAndRemove(t *testing.T) {
 	}
 }
 
+func TestExchange(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(dir+"/staging/x", 0o755))
+	must(t, os.MkdirAll(dir+"/releases/1.0", 0o755))
+	must(t, os.WriteFile(dir+"/staging/x/new", []byte("new"), 0o600))
+	must(t, os.WriteFile(dir+"/releases/1.0/old", []byte("old"), 0o600))
+	must(t, Exchange(dir+"/staging/x", dir+"/releases/1.0"))
+	holds(t, dir+"/staging/x", map[string]string{"old": "old"})
+	holds(t, dir+"/releases/1.0", map[string]string{"new": "new"})
+	if err := Exchange(dir+"/staging/x", dir+"/releases/2.0"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("with nothing: %v", err)
+	}
+	holds(t, dir+"/staging/x", map[string]string{"old": "old"})
+}
+
 func TestIsTemp(t *testing.T) {
 	for name, want := range map[string]bool{
 		filepath.Base(tempName("/x/state.json")): true, filepath.Base(tempName("/x/current")): true,

@@ -100,10 +100,17 @@ func Wrap(code Code, err error) error {
 }
 
 // OnDisk gives an error of the disk its reason: "disk" when there is no space or no
-// inode left. Any other stays as it is, which counts as "io".
+// inode left. Any other stays as it is, which counts as "io"; a filesystem that can only
+// be read is said to be, with the way out.
 func OnDisk(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return err
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		return Wrap(Disk, err)
+	case errors.Is(err, unix.EROFS):
+		return Errorf(IO, "%w: nothing can be changed until it can be written again; after a fault of the disk (see `dmesg`) mend and remount it, in a sandbox name the directory in ReadWritePaths=", err)
 	}
 	return err
 }

@@ -77,7 +77,7 @@ func (d *Dir) versionOf(target string) (string, bool) {
 
 // Swap makes `current` name version, in one step and durably. Whoever opens a path
 // below `current` sees the old release or the new one, whole. After an error `current`
-// may name either.
+// may name either. A full disk takes the ballast.
 func (d *Dir) Swap(version string) error {
 	if err := layout.CheckVersion(version); err != nil {
 		return err
@@ -89,8 +89,10 @@ func (d *Dir) Swap(version string) error {
 	if c.Odd != "" {
 		return reason.Errorf(reason.Config, "%s", c.Odd)
 	}
-	if err := durable.Symlink("releases/"+version, d.CurrentPath()); err != nil {
-		return reason.OnDisk(fmt.Errorf("swap current to %q: %w", version, err))
-	}
-	return nil
+	return d.Urgent(func() error {
+		if err := durable.Symlink("releases/"+version, d.CurrentPath()); err != nil {
+			return reason.OnDisk(fmt.Errorf("swap current to %q: %w", version, err))
+		}
+		return nil
+	})
 }

@@ -105,7 +105,7 @@ func TestCleanKeepsTheNewestFetched(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := d.Clean(); err != nil || fetching(t, d) != "newest" {
+	if err := d.Clean(always); err != nil || fetching(t, d) != "newest" {
 		t.Errorf("%q is left (%v)", fetching(t, d), err)
 	}
 }

@@ -10,7 +10,8 @@
 //	  channels/<tier>.json     the last accepted channel state: the replay counter
 //	  channels/<tier>-<digest16>.<kid16>.sigstore.json   its signatures
 //	  trust/<N>.json           the trust chain, with its signatures
-//	  staging/ trash/          work in progress; emptied at every start
+//	  staging/ trash/          work in progress; emptied by every cycle
+//	  ballast                  1 MiB of nothing, see below
 //	  fetch/<name>             a tarball that is being fetched; at most one, see Fetched
 //	  git/                     a mirror of the channel repo; may be deleted
 //	  history.jsonl            what happened, a line each
@@ -22,6 +23,10 @@
 // directory above it could replace what runs, so Open refuses a ROOT of which any
 // parent is writable by others. Who can write .sando/ can make the node forget
 // counters and blocks; signatures still hold.
+//
+// The ballast is real blocks and an inode. What going back depends on (Urgent, Swap, SavePin)
+// deletes it when the disk is full, and is done once more: so a node can go back then too.
+// It is made again when there is room.
 //
 // A release directory without .sando/ is foreign: made by another deployer. It is
 // never deleted. Other entries of ROOT are never touched.
@@ -231,8 +236,8 @@ func (d *Dir) Lock(ctx context.Context, me string, waiting func(holder string)) 
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	// Who holds it is for people; it need not survive anything.
-	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("pid %d (%s)", os.Getpid(), me))); err != nil {
+	// Who holds it is for people; it need not survive anything, and a full disk may lose it.
+	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("pid %d (%s)", os.Getpid(), me))); err != nil && reason.Of(reason.OnDisk(err)) != reason.Disk {
 		f.Close()
 		return nil, reason.OnDisk(fmt.Errorf("write lock: %w", err))
 	}
@@ -287,91 +292,4 @@ func readCapped(path string, max int64) (data []byte, err error) {
 		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrBroken, path, max)
 	}
 	return data, nil
-}
-
-// Clean deletes what a puller that died left behind: temporary files and links,
-// staging, trash, and in fetch/ all but the newest file, which may be gone on with. It
-// follows no links. The caller holds the lock.
-func (d *Dir) Clean() error {
-	r, err := os.OpenRoot(d.root)
-	if err != nil {
-		return reason.OnDisk(err)
-	}
-	defer r.Close()
-	for _, sub := range []string{"staging", "trash"} {
-		if err := empty(r, layout.MetaDir+"/"+sub); err != nil {
-			return reason.OnDisk(fmt.Errorf("clean %s: %w", sub, err))
-		}
-	}
-	if err := cleanFetched(r); err != nil {
-		return reason.OnDisk(fmt.Errorf("clean fetch: %w", err))
-	}
-	dirs := []string{".", layout.MetaDir, layout.MetaDir + "/channels", layout.MetaDir + "/trust"}
-	versions, err := d.Releases()
-	if err != nil {
-		return err
-	}
-	for _, v := range versions {
-		dirs = append(dirs, "releases/"+v+"/"+layout.MetaDir)
-	}
-	for _, dir := range dirs {
-		if err := removeTemps(r, dir); err != nil {
-			return reason.OnDisk(fmt.Errorf("clean %s: %w", dir, err))
-		}
-	}
-	return nil
-}
-
-func empty(r *os.Root, dir string) error {
-	names, err := readNames(r, dir)
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if err := r.RemoveAll(dir + "/" + n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// removeTemps deletes the leftovers of internal/durable in one directory. In the root
-// itself, which is also other people's, only links that were meant for `current`.
-func removeTemps(r *os.Root, dir string) error {
-	names, err := readNames(r, dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if !durable.IsTemp(n) || dir == "." && !strings.HasPrefix(n, ".current.") {
-			continue
-		}
-		info, err := r.Lstat(dir + "/" + n)
-		if err != nil {
-			return err
-		}
-		if dir == "." && info.Mode()&fs.ModeSymlink == 0 {
-			continue
-		}
-		// A pin is written without the lock: its temporary file may be in use.
-		if strings.HasPrefix(n, ".pin.json.") && time.Since(info.ModTime()) < time.Hour {
-			continue
-		}
-		if err := r.Remove(dir + "/" + n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func readNames(r *os.Root, dir string) ([]string, error) {
-	f, err := r.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.Readdirnames(-1)
 }

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
@@ -114,6 +112,19 @@ func (d *Dir) Release(version string) (*Installed, error) {
 		return nil, reason.Errorf(reason.Format, "release %q: its manifest is of version %q", version, m.Version)
 	}
 	return &Installed{Version: version, Manifest: data, Digest: layout.Sum(data), Bundle: b, At: info.ModTime()}, nil
+}
+
+// Placed returns when the release version was put in place, and whether Sando did it. It
+// reads nothing of it.
+func (d *Dir) Placed(version string) (at time.Time, own bool, err error) {
+	info, err := os.Lstat(filepath.Join(d.ReleasePath(version), layout.MetaDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, false, nil
+	}
+	if err != nil {
+		return time.Time{}, false, reason.OnDisk(err)
+	}
+	return info.ModTime(), true, nil
 }
 
 // Verify hashes the whole release and compares it with its manifest. Damage has the
@@ -267,44 +278,4 @@ func (d *Dir) Adopt(version string, meta Meta) error {
 func (d *Dir) Signatures(rel *Installed, kids []string) (map[string][]byte, error) {
 	return readSignatures(filepath.Join(d.ReleasePath(rel.Version), layout.MetaDir), kids,
 		func(kid string) string { return layout.ManifestSignature(rel.Digest, kid) })
-}
-
-// Trash takes the release version away from releases/, in one step; its bytes are
-// deleted by EmptyTrash or at the next start. The caller makes sure that it is not
-// live and not foreign.
-func (d *Dir) Trash(version string) error {
-	to := d.Path("trash", fmt.Sprintf("%s.%d", version, time.Now().UnixNano()))
-	if err := durable.Rename(d.ReleasePath(version), to); err != nil {
-		return reason.OnDisk(fmt.Errorf("trash release %q: %w", version, err))
-	}
-	return nil
-}
-
-// EmptyTrash deletes what Trash took away.
-func (d *Dir) EmptyTrash() error {
-	r, err := os.OpenRoot(d.Path())
-	if err != nil {
-		return reason.OnDisk(err)
-	}
-	defer r.Close()
-	if err := empty(r, "trash"); err != nil {
-		return reason.OnDisk(fmt.Errorf("empty trash: %w", err))
-	}
-	return nil
-}
-
-// Space reports whether bytes and inodes more fit on the filesystem; if not, the error
-// has the reason "disk" and both figures.
-func (d *Dir) Space(bytes, inodes int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(d.root, &st); err != nil {
-		return reason.OnDisk(&fs.PathError{Op: "statfs", Path: d.root, Err: err})
-	}
-	if free := int64(st.Bavail) * st.Bsize; free < bytes {
-		return reason.Errorf(reason.Disk, "%s has %d bytes free, want %d", d.root, free, bytes)
-	}
-	if st.Files > 0 && int64(st.Ffree) < inodes {
-		return reason.Errorf(reason.Disk, "%s has %d inodes free, want %d", d.root, st.Ffree, inodes)
-	}
-	return nil
 }

@@ -290,26 +290,25 @@ func (d *Dir) PinStamp() string {
 	return fmt.Sprint(st.Ino, st.Ctim.Nano(), st.Size)
 }
 
-// SavePin writes the order p durably. It needs no lock.
+// SavePin writes the order p durably. It needs no lock, and on a full disk takes the ballast.
 func (d *Dir) SavePin(p Pin) error {
 	p.Version = stateVersion
 	data, err := canon.Encode(&p)
 	if err != nil {
 		return fmt.Errorf("encode pin: %w", err)
 	}
-	return d.save("pin.json", data)
+	return d.Urgent(func() error { return d.save("pin.json", data) })
 }
 
 // RemovePin takes the order back; it is no error when there is none.
 func (d *Dir) RemovePin() error {
-	err := durable.Remove(d.Path("pin.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	return d.Urgent(func() error {
+		err := durable.Remove(d.Path("pin.json"))
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		return reason.OnDisk(fmt.Errorf("remove pin: %w", err))
-	}
-	return nil
+	})
 }
 
 func (d *Dir) save(name string, data []byte) error {

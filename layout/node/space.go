@@ -1,0 +1,110 @@
+package node
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
+)
+
+// Reserve is how many bytes of the filesystem are left to the app: what would take of
+// them is not begun.
+type Reserve int64
+
+// Automatic is the reserve of a node whose operator set none: 512 MiB, or an eighth of a
+// filesystem that is smaller than 4 GiB.
+const Automatic Reserve = -1
+
+const (
+	automaticReserve = 512 << 20
+	// reservedInodes stay free as well, unless there is no reserve at all.
+	reservedInodes = 1024
+	share          = 8 // of a small filesystem, 1/share is kept at most
+)
+
+// of returns what is kept of a filesystem with so many bytes and inodes.
+func (r Reserve) of(bytes, inodes int64) (keepBytes, keepInodes int64) {
+	switch {
+	case r == 0:
+		return 0, 0
+	case r < 0:
+		return min(automaticReserve, bytes/share), min(reservedInodes, inodes/share)
+	}
+	return int64(r), min(reservedInodes, inodes/share)
+}
+
+// Space reports whether bytes and inodes more fit on the filesystem, so that the reserve
+// stays free; if not, the error has the reason "disk" and all figures. What only root may
+// use does not count: the reserve is for the app, which is not root.
+func (d *Dir) Space(bytes, inodes int64, reserve Reserve) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.root, &st); err != nil {
+		return reason.OnDisk(&fs.PathError{Op: "statfs", Path: d.root, Err: err})
+	}
+	keepBytes, keepInodes := reserve.of(int64(st.Blocks)*st.Bsize, int64(st.Files))
+	if free := int64(st.Bavail) * st.Bsize; free < bytes+keepBytes {
+		return reason.Errorf(reason.Disk, "disk space: the filesystem of %s has %s free, want %s, and %s in reserve (limits.reserve)", d.root, size(free), size(bytes), size(keepBytes))
+	}
+	// btrfs has no inodes to count.
+	if st.Files > 0 && int64(st.Ffree) < inodes+keepInodes {
+		return reason.Errorf(reason.Disk, "inodes: the filesystem of %s has %d free, want %d, and %d in reserve (limits.reserve)", d.root, st.Ffree, inodes, keepInodes)
+	}
+	return nil
+}
+
+// size writes a number of bytes as limits are written.
+func size(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d KiB", (n+1023)>>10)
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
+
+// ballastSize is far more than what the writes of a way back take.
+const ballastSize = 1 << 20
+
+func (d *Dir) ballast() string { return d.Path("ballast") }
+
+// Ballast makes the ballast unless it is there. When there is no room for it and the reserve
+// the error has the reason "disk". The caller holds the lock.
+func (d *Dir) Ballast(reserve Reserve) error {
+	info, err := os.Lstat(d.ballast())
+	if err == nil && info.Mode().IsRegular() && info.Size() >= ballastSize {
+		return nil
+	}
+	if err := d.Space(ballastSize, 1, reserve); err != nil {
+		return err
+	}
+	// Random, so that it takes as much space where the filesystem compresses.
+	data := make([]byte, ballastSize)
+	rand.Read(data)
+	if err := durable.WriteFile(d.ballast(), data, 0o600); err != nil {
+		return reason.OnDisk(fmt.Errorf("make ballast: %w", err))
+	}
+	return nil
+}
+
+// Urgent does a write that going back depends on. When that finds no space the ballast is
+// given up, and it is done once more.
+func (d *Dir) Urgent(write func() error) error {
+	err := write()
+	if reason.Of(err) != reason.Disk {
+		return err
+	}
+	if derr := d.dropBallast(); derr != nil {
+		return err
+	}
+	return write()
+}
+
+func (d *Dir) dropBallast() error {
+	if err := durable.Remove(d.ballast()); err != nil {
+		return err
+	}
+	return d.syncFS()
+}

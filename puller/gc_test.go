@@ -1,0 +1,291 @@
+package puller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"makenot.work/sando/channels"
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/node"
+	"makenot.work/sando/layout/tree"
+	"makenot.work/sando/puller/service"
+)
+
+// TestCollectOverHistories lives 1000 random lives of a node: releases come, are activated
+// by channel and by pin, fail, are killed in the middle, made by others, swapped by hand,
+// damaged. After each cycle, what is needed is there, and not more than that and `retain`.
+func TestCollectOverHistories(t *testing.T) {
+	histories := 1000
+	for seed := range histories {
+		l := newLife(t, uint64(seed))
+		for range 4 + l.rand.IntN(16) {
+			l.live()
+			if t.Failed() {
+				t.Fatalf("seed %d:\n%s", seed, strings.Join(l.log, "\n"))
+			}
+		}
+		must(t, os.RemoveAll(l.dir.Root()))
+	}
+}
+
+// life is a node without a network, whose events are random.
+type life struct {
+	t       *testing.T
+	rand    *rand.Rand
+	dir     *node.Dir
+	puller  *Puller
+	channel *channels.Channel
+	made    int
+	log     []string
+	// What the next restart does.
+	fails, dies bool
+	stop        context.CancelFunc
+}
+
+func newLife(t *testing.T, seed uint64) *life {
+	t.Helper()
+	base := t.TempDir()
+	if shm, err := os.MkdirTemp("/dev/shm", "sando-life-"); err == nil { // a thousand lives are many fsyncs
+		base = shm
+		t.Cleanup(func() { os.RemoveAll(shm) })
+	}
+	dir, err := node.Open(base + "/node")
+	must(t, err)
+	l := &life{t: t, rand: rand.New(rand.NewPCG(seed, 1)), dir: dir}
+	cfg := &Config{App: "mnw", Tier: "b", Retain: 1 + l.rand.IntN(4)}
+	l.puller = &Puller{cfg: cfg, dir: dir, service: l, log: slog.New(slog.DiscardHandler), now: time.Now}
+	return l
+}
+
+func (l *life) Check(context.Context) error { return nil }
+
+func (l *life) Restart(context.Context, service.Start, time.Duration) error {
+	fails := l.fails
+	l.fails = false // its way back is well
+	if l.dies {
+		l.stop()
+		return context.Canceled
+	}
+	if fails {
+		return errors.New("exit status 1")
+	}
+	return nil
+}
+
+func (l *life) say(format string, args ...any) { l.log = append(l.log, fmt.Sprintf(format, args...)) }
+
+// live lets something happen, and then a cycle.
+func (l *life) live() {
+	l.t.Helper()
+	ctx, stop := context.WithCancel(l.t.Context())
+	defer stop()
+	l.stop = stop
+	l.fails, l.dies = l.rand.IntN(4) == 0, l.rand.IntN(6) == 0
+	act := l.happen()
+	c := &cycle{Puller: l.puller}
+	must(l.t, c.load())
+	_, rerr := c.recover(ctx)
+	l.say("  recovered: %v", rerr)
+	if l.channel != nil {
+		c.channel = &accepted{Channel: l.channel}
+	}
+	has, err := l.dir.Has(c.wanted())
+	must(l.t, err)
+	if ctx.Err() == nil && act && c.wanted() != "" && has && c.wanted() != c.cur.Version {
+		t := target{Version: c.wanted(), Attempt: 1, Pin: c.pin != nil}
+		_, err := c.activate(ctx, t, c.goingBackTo())
+		l.say("  activated %s: %v", t.Version, err)
+	}
+	before := l.releases()
+	if l.rand.IntN(8) == 0 {
+		c.cfg.reserve = 1 << 60
+		err := c.fit(ctx, 1, 1)
+		l.kept(before, 0, ctx)
+		if ctx.Err() == nil && reason.Of(err) != reason.Disk {
+			l.t.Errorf("on a full disk: %v", err)
+		}
+	}
+	c.tidy(ctx)
+	l.kept(before, c.cfg.Retain, ctx)
+	if l.rand.IntN(5) > 0 { // else it is killed before this
+		c.clean(ctx)
+	}
+	must(l.t, c.save())
+}
+
+// happen changes the node or its orders, and reports whether the cycle may act on them.
+func (l *life) happen() (act bool) {
+	switch on := slices.Sorted(maps.Keys(l.releases())); l.rand.IntN(10) {
+	case 0, 1, 2:
+		v := l.install(true)
+		l.channel = &channels.Channel{Version: v}
+		l.say("the channel names %s", v)
+		return true
+	case 3:
+		l.channel = &channels.Channel{Version: l.install(true)}
+		l.say("%s waits for its window", l.channel.Version)
+		return false
+	case 4:
+		l.say("%s is foreign", l.install(false))
+	case 5:
+		must(l.t, l.dir.RemovePin())
+		l.say("unpin")
+	case 6:
+		if len(on) > 0 {
+			v := on[l.rand.IntN(len(on))]
+			must(l.t, l.dir.SavePin(node.Pin{Release: v, At: int64(len(l.log))}))
+			l.say("pin %s", v)
+		}
+	case 7:
+		if len(on) > 0 {
+			v := on[l.rand.IntN(len(on))]
+			os.Remove(l.dir.CurrentPath())
+			must(l.t, os.Symlink("releases/"+v, l.dir.CurrentPath()))
+			l.say("current is %s by hand", v)
+		}
+	case 8:
+		l.puller.cfg.Retain = 1 + l.rand.IntN(4)
+		l.say("retain %d", l.puller.cfg.Retain)
+	case 9:
+		if len(on) > 0 {
+			v := on[l.rand.IntN(len(on))]
+			must(l.t, os.WriteFile(l.dir.ReleasePath(v)+"/damage", nil, 0o644))
+			l.say("%s is damaged", v)
+		}
+	}
+	return true
+}
+
+// install makes a release with one file. The clocks of nodes jump, so its time is any.
+func (l *life) install(own bool) string {
+	l.t.Helper()
+	l.made++
+	v := fmt.Sprintf("%d.0", l.made)
+	path := l.dir.ReleasePath(v)
+	must(l.t, os.Mkdir(path, 0o755))
+	must(l.t, os.WriteFile(path+"/app", []byte(v), 0o755))
+	if !own {
+		return v
+	}
+	root, err := os.OpenRoot(path)
+	must(l.t, err)
+	defer root.Close()
+	entries, err := tree.Read(l.t.Context(), root)
+	must(l.t, err)
+	b := layout.Bundle{Platform: runtime.GOOS + "/" + runtime.GOARCH, Size: 1, SHA256: strings.Repeat("0", 64), Unpacked: 1, Entries: 1, Tree: tree.Hash(entries)}
+	b.Name = layout.BundleName("mnw", v, b)
+	m := &layout.Manifest{Schema: layout.ManifestSchema, App: "mnw", Version: v, Source: layout.Source{Commit: strings.Repeat("1", 40), Time: canon.At(time.Unix(1, 0))}, Bundles: []layout.Bundle{b}}
+	doc, err := m.Encode()
+	must(l.t, err)
+	must(l.t, os.Mkdir(path+"/.sando", 0o755))
+	must(l.t, os.WriteFile(path+"/.sando/manifest.json", doc, 0o644))
+	at := time.Unix(1780000000+int64(l.made)*60+l.rand.Int64N(200), 0)
+	must(l.t, os.Chtimes(path+"/.sando", at, at))
+	return v
+}
+
+// releases returns what is on disk, and for each release when it was put in place: the zero
+// time for a foreign one.
+func (l *life) releases() map[string]time.Time {
+	l.t.Helper()
+	entries, err := os.ReadDir(l.dir.ReleasesPath())
+	must(l.t, err)
+	found := map[string]time.Time{}
+	for _, e := range entries {
+		found[e.Name()] = time.Time{}
+		if info, err := os.Stat(filepath.Join(l.dir.ReleasePath(e.Name()), ".sando")); err == nil {
+			found[e.Name()] = info.ModTime()
+		}
+	}
+	return found
+}
+
+// kept asserts what must be there still of what was there before, and that nothing more is.
+// What is needed is read from the files as a person would.
+func (l *life) kept(before map[string]time.Time, retain int, ctx context.Context) {
+	l.t.Helper()
+	needed, open := l.recorded()
+	now := l.releases()
+	removed := 0
+	for v, at := range before {
+		if _, ok := now[v]; ok {
+			continue
+		}
+		removed++
+		if needed[v] || at.IsZero() {
+			l.t.Errorf("%s is gone; needed are %v", v, needed)
+		}
+	}
+	if open && retain > 0 || ctx.Err() != nil || removed == maxCollected {
+		return
+	}
+	own := slices.Collect(maps.Keys(now))
+	own = slices.DeleteFunc(own, func(v string) bool { return now[v].IsZero() })
+	slices.SortFunc(own, func(a, b string) int { return now[b].Compare(now[a]) })
+	newest := own[:min(retain, len(own))]
+	if _, err := os.Readlink(l.dir.CurrentPath()); err != nil && retain > 0 {
+		return // nothing runs: nothing goes
+	}
+	for _, v := range own[len(newest):] {
+		if !needed[v] && !now[v].Equal(now[own[max(0, len(newest)-1)]]) {
+			l.t.Errorf("%s is still there; retain is %d, on disk %v, needed are %v", v, retain, now, needed)
+		}
+	}
+}
+
+// recorded returns every version that current, the channel, pin.json and state.json name, and
+// whether an activation is open. Of the state, what failed and what proved itself is history.
+func (l *life) recorded() (needed map[string]bool, open bool) {
+	l.t.Helper()
+	needed = map[string]bool{}
+	if target, err := os.Readlink(l.dir.CurrentPath()); err == nil {
+		needed[filepath.Base(target)] = true
+	}
+	pinned := false
+	for _, name := range []string{"pin.json", "state.json"} {
+		data, err := os.ReadFile(l.dir.Path(name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		must(l.t, err)
+		var doc map[string]any
+		must(l.t, json.Unmarshal(data, &doc))
+		pinned = pinned || name == "pin.json"
+		open = open || doc["intent"] != nil
+		for _, history := range []string{"blocked", "proven", "degraded", "last"} {
+			delete(doc, history)
+		}
+		collectVersions(doc, needed)
+	}
+	if l.channel != nil && !pinned {
+		needed[l.channel.Version] = true
+	}
+	return needed, open
+}
+
+func collectVersions(v any, into map[string]bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, value := range v {
+			collectVersions(value, into)
+		}
+	case string:
+		if strings.HasSuffix(v, ".0") {
+			into[v] = true
+		}
+	}
+}
