@@ -33,6 +33,8 @@ type Advanced struct {
 	Manifest layout.Digest `json:"manifest"`
 	Previous string        `json:"previous,omitempty"` // version named before
 	Seq      int64         `json:"seq"`
+	Attempt  int64         `json:"attempt"`
+	Retry    bool          `json:"retry,omitempty"`  // nodes that blocked the version try it once more
 	Commit   string        `json:"commit"`           // in the channel repo
 	Branch   string        `json:"branch,omitempty"` // of the proposal
 	Remade   []string      `json:"remade,omitempty"` // branches of other proposals, signed anew
@@ -48,6 +50,8 @@ type advance struct {
 	propose bool
 	// follow holds the version to be what the tier it follows names.
 	follow bool
+	// again is the state whose release is tried once more; nil: the tier is to run another.
+	again *channels.Channel
 }
 
 const branchPrefix = "bump/"
@@ -56,7 +60,7 @@ func branchOf(tier, version string) string { return branchPrefix + tier + "/" + 
 
 // carryOut advances the tier, or proposes to. The caller holds the channel repo.
 func (b *Builder) carryOut(ctx context.Context, r *repo.Repo, a advance) (*Advanced, error) {
-	out := &Advanced{Tier: a.tier, Version: a.bundle.Version, Manifest: a.bundle.Digest}
+	out := &Advanced{Tier: a.tier, Version: a.bundle.Version, Manifest: a.bundle.Digest, Retry: a.again != nil}
 	var err error
 	if a.propose {
 		err = b.propose(ctx, r, a, out)
@@ -87,7 +91,7 @@ func (b *Builder) push(ctx context.Context, r *repo.Repo, a advance, out *Advanc
 		if err != nil || out.Outcome == OutcomeAlready {
 			return nil, err
 		}
-		if err := v.unmoved(a.tier, st, a.was, a.bundle.Version); err != nil {
+		if err := v.unmoved(a, st); err != nil {
 			return nil, err
 		}
 		before = st
@@ -109,11 +113,11 @@ func (b *Builder) push(ctx context.Context, r *repo.Repo, a advance, out *Advanc
 	if signed == nil {
 		return nil
 	}
-	out.Outcome, out.Seq = OutcomeAdvanced, signed.Seq
+	out.Outcome, out.Seq, out.Attempt = OutcomeAdvanced, signed.Seq, signed.Attempt
 	if err := b.remember(a.tier, signed.doc); err != nil {
 		return err
 	}
-	if out.Remade, err = b.remake(ctx, r, a, before); err != nil { // the advance itself is done
+	if out.Remade, err = b.remake(ctx, r, a, before, signed.Attempt); err != nil { // the advance itself is done
 		b.log.Warn("open proposals were not made again: promote them again", "tier", a.tier, "cause", err)
 	}
 	return nil
@@ -134,8 +138,8 @@ func (b *Builder) decide(ctx context.Context, head *repo.Snapshot, a advance, ou
 	if st.last != nil { // also when the repo was rewound: it is what nodes run
 		out.Previous = st.last.Version
 	}
-	if st.runs(v, a.bundle, b.opt.Now()) {
-		out.Outcome, out.Seq = OutcomeAlready, st.state.Seq
+	if a.again == nil && st.runs(v, a.bundle, b.opt.Now()) {
+		out.Outcome, out.Seq, out.Attempt = OutcomeAlready, st.state.Seq, st.state.Attempt
 		return v, st, nil
 	}
 	if err := v.allow(a); err != nil {
@@ -165,7 +169,7 @@ func (v *view) allow(a advance) error {
 		return reason.Errorf(reason.Policy, "manifest %s of version %s is revoked by trust version %d: release under a new version",
 			a.bundle.Digest, a.bundle.Version, v.trust.Version)
 	}
-	if tier.From == "" {
+	if tier.From == "" || a.again != nil {
 		return nil
 	}
 	from, err := v.channel(tier.From)
@@ -214,10 +218,14 @@ func (b *Builder) sign(ctx context.Context, v *view, st standing, a advance) (*c
 
 // ordered is the part of the channel state that the order decides.
 func (b *Builder) ordered(a advance) channels.Channel {
-	return channels.Channel{
+	c := channels.Channel{
 		App: b.cfg.App, Channel: a.tier, Expires: b.expires(),
 		Version: a.bundle.Version, Manifest: a.bundle.Digest, Rollout: 100,
 	}
+	if a.again != nil { // the same to the same nodes
+		c.Attempt, c.Rollout, c.Hotfix = a.again.Attempt+1, a.again.Rollout, a.again.Hotfix
+	}
+	return c
 }
 
 func (b *Builder) channelKey(ctx context.Context, v *view, tier string) (signer, error) {
@@ -235,8 +243,12 @@ func (b *Builder) message(a advance, st standing, c *change) string {
 	if st.last != nil {
 		was = st.last.Version
 	}
-	return fmt.Sprintf("%s: %s\n\nApp: %s\nBefore: %s\nManifest: %s\nCommit: %s\nTrust: %d\nSeq: %d\n",
-		a.tier, c.Version, b.cfg.App, was, c.Manifest, a.bundle.Source.Commit, c.Trust, c.Seq)
+	what := c.Version
+	if a.again != nil {
+		what = fmt.Sprintf("%s once more, attempt %d", c.Version, c.Attempt)
+	}
+	return fmt.Sprintf("%s: %s\n\nApp: %s\nBefore: %s\nManifest: %s\nCommit: %s\nTrust: %d\nSeq: %d\nAttempt: %d\n",
+		a.tier, what, b.cfg.App, was, c.Manifest, a.bundle.Source.Commit, c.Trust, c.Seq, c.Attempt)
 }
 
 // author is who runs the builder, as the channel repo's history shows it.
@@ -273,11 +285,11 @@ func (b *Builder) propose(ctx context.Context, r *repo.Repo, a advance, out *Adv
 		if err != nil || out.Outcome == OutcomeAlready {
 			return nil, err
 		}
-		if err := v.unmoved(a.tier, st, a.was, a.bundle.Version); err != nil {
+		if err := v.unmoved(a, st); err != nil {
 			return nil, err
 		}
-		if c, n := v.proposal(open[branch], a.tier, st); c != nil && (&standing{state: c}).runs(v, a.bundle, b.opt.Now()) {
-			out.Outcome, out.Seq = OutcomeProposed, c.Seq
+		if c, n := v.proposal(open[branch], a.tier, st); c != nil && b.asked(v, a, c) {
+			out.Outcome, out.Seq, out.Attempt = OutcomeProposed, c.Seq, c.Attempt
 			out.collect(n)
 			return nil, nil
 		}
@@ -296,8 +308,16 @@ func (b *Builder) propose(ctx context.Context, r *repo.Repo, a advance, out *Adv
 		out.Commit = open[branch].Commit
 		return nil
 	}
-	out.Outcome, out.Seq = OutcomeProposed, signed.Seq
+	out.Outcome, out.Seq, out.Attempt = OutcomeProposed, signed.Seq, signed.Attempt
 	return nil
+}
+
+// asked reports whether a proposal asks for the advance already.
+func (b *Builder) asked(v *view, a advance, c *channels.Channel) bool {
+	if a.again != nil {
+		return c.Manifest == a.bundle.Digest && c.Attempt == a.again.Attempt+1 && c.Trust == v.trust.Version && !c.Expired(b.opt.Now())
+	}
+	return (&standing{state: c}).runs(v, a.bundle, b.opt.Now())
 }
 
 // several reports whether one key cannot make a channel state: such a state is proposed,
@@ -333,14 +353,14 @@ func (v *view) proposal(branch *repo.Snapshot, tier string, st standing) (*chann
 // what the tier runs. Only those are open that nodes would have taken before the
 // advance: whoever can write the repo could bring back an old branch, and must not get
 // a new signature for it.
-func (b *Builder) remake(ctx context.Context, r *repo.Repo, a advance, before standing) ([]string, error) {
+func (b *Builder) remake(ctx context.Context, r *repo.Repo, a advance, before standing, attempt int64) ([]string, error) {
 	branches, err := r.Branches(ctx, branchPrefix+a.tier+"/")
 	if err != nil {
 		return nil, err
 	}
 	var remade []string
 	for _, name := range slices.Sorted(maps.Keys(branches)) {
-		done, err := b.remakeOne(ctx, r, a, before, name, branches[name])
+		done, err := b.remakeOne(ctx, r, a, before, attempt, name, branches[name])
 		if err != nil {
 			return remade, fmt.Errorf("proposal %q: %w", name, err)
 		}
@@ -352,11 +372,7 @@ func (b *Builder) remake(ctx context.Context, r *repo.Repo, a advance, before st
 }
 
 // remakeOne reports whether it signed the proposal anew.
-func (b *Builder) remakeOne(ctx context.Context, r *repo.Repo, a advance, before standing, name string, branch *repo.Snapshot) (bool, error) {
-	if name == branchOf(a.tier, a.bundle.Version) {
-		b.log.Info("this advance did what a proposal asks for; its branch is deleted", "branch", name)
-		return false, r.Delete(ctx, name)
-	}
+func (b *Builder) remakeOne(ctx context.Context, r *repo.Repo, a advance, before standing, attempt int64, name string, branch *repo.Snapshot) (bool, error) {
 	head, err := r.Fetch(ctx, "")
 	if err != nil {
 		return false, err
@@ -368,6 +384,10 @@ func (b *Builder) remakeOne(ctx context.Context, r *repo.Repo, a advance, before
 	var c *channels.Channel
 	if before.lastDoc != nil { // without a counter nothing is known to be new
 		c, _ = v.proposal(branch, a.tier, before)
+	}
+	if name == branchOf(a.tier, a.bundle.Version) && (c == nil || c.Attempt <= attempt) {
+		b.log.Info("this advance did what a proposal asks for; its branch is deleted", "branch", name)
+		return false, r.Delete(ctx, name)
 	}
 	if c == nil || branchOf(a.tier, c.Version) != name {
 		merged, err := r.Merged(ctx, branch.Commit, head)
@@ -419,7 +439,7 @@ func (b *Builder) renew(ctx context.Context, r *repo.Repo, tier, name string, c 
 			return nil, err
 		}
 		again := b.ordered(a)
-		again.Attempt, again.Rollout, again.Hotfix = c.Attempt, c.Rollout, c.Hotfix
+		again.Attempt, again.Rollout, again.Hotfix = max(c.Attempt, st.attempt()), c.Rollout, c.Hotfix
 		signed, err := v.next(st, key, again)
 		if err != nil {
 			return nil, err

@@ -153,15 +153,27 @@ func describe(doc []byte) string {
 	return fmt.Sprintf("%s (seq %d)", c.Version, c.Seq)
 }
 
-// unmoved refuses a channel whose document is not was any more: somebody else advanced
+// unmoved refuses a channel whose document is not a.was any more: somebody else advanced
 // it, and whether this advance is still wanted is not for the builder to say.
-func (v *view) unmoved(tier string, st standing, was []byte, version string) error {
-	if bytes.Equal(st.doc, was) {
+func (v *view) unmoved(a advance, st standing) error {
+	if bytes.Equal(st.doc, a.was) {
 		return nil
 	}
+	way := "--version " + a.bundle.Version
+	if a.again != nil {
+		way = "--retry"
+	}
 	return reason.Errorf(reason.Stale, "channel %q moved meanwhile: it named %s and now, at commit %s, names %s: "+
-		"nothing was pushed; if version %s is still wanted there, run builder promote %s --version %s",
-		tier, describe(was), v.snap.Commit, describe(st.doc), version, tier, version)
+		"nothing was pushed; if version %s is still wanted there, run builder promote %s %s",
+		a.tier, describe(a.was), v.snap.Commit, describe(st.doc), a.bundle.Version, a.tier, way)
+}
+
+// attempt returns the attempt that the next state carries on, 0 if there is none.
+func (st *standing) attempt() int64 {
+	if st.last == nil {
+		return 0
+	}
+	return st.last.Attempt
 }
 
 // change is a signed channel state and the files that make it.

@@ -30,10 +30,10 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("%w; %s", err, c.facts().keeps())
 	}
-	if t.Version == c.cur.Version && c.st.Retry == nil && c.st.Degraded == nil && c.st.Intent == nil {
+	if t.Version == c.cur.Version && !unproven(c.st) && c.st.Intent == nil {
 		return c.takeOver(t)
 	}
-	return c.activate(ctx, t, c.goingBackTo())
+	return c.activate(ctx, t, c.goingBackTo(t.Version))
 }
 
 // takeOver notes that the running release has another manifest now, over the same tree.
@@ -109,10 +109,19 @@ func (c *cycle) startable(ctx context.Context) error {
 }
 
 // goingBackTo returns what a new intent goes back to: what ran before; during a
-// probation what ran before that; nothing when what runs never proved itself.
-func (c *cycle) goingBackTo() string {
+// probation what ran before that. What runs and never proved itself is nothing to go back to:
+// neither a first install, nor what was forced, as long as there is something that did.
+func (c *cycle) goingBackTo(target string) string {
 	if c.st.Intent != nil {
 		return c.st.Intent.From
+	}
+	if isForced(c.st) {
+		for _, v := range []string{version(c.st.LastGood), version(c.st.Previous), c.cur.Version} {
+			if v != target && v != "" {
+				return v
+			}
+		}
+		return ""
 	}
 	if c.st.Retry == nil {
 		return c.cur.Version
@@ -137,6 +146,9 @@ func (c *cycle) swap(version string) error {
 // watch, and writes the result.
 func (c *cycle) settle(ctx context.Context, prove func(context.Context, trial) error) (Result, error) {
 	i := c.st.Intent
+	if i.Force {
+		return c.settleForced(ctx)
+	}
 	c.seen = ""
 	err := prove(ctx, trial{version: i.To, before: i.Invocation, bears: i.From == ""})
 	switch {
@@ -168,28 +180,12 @@ func (c *cycle) good() (Result, error) {
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}
-	message := fmt.Sprintf("runs %s", i.To)
-	if i.From != "" && i.From != i.To {
-		message = fmt.Sprintf("runs %s, before that %s", i.To, i.From)
-	}
+	message := fmt.Sprintf("runs %s%s", i.To, before(i))
 	if i.Pin {
 		message += "; held by the pin, `puller --unpin` follows the channel again"
 	}
-	c.record(node.Event{Event: "updated", Reason: reason.Updated, From: i.From, To: i.To, Digest: i.Manifest, Message: c.order(i)})
-	return Result{Reason: reason.Updated, Message: message, From: i.From}, nil
-}
-
-// order says on whose order an intent was.
-func (c *cycle) order(i *node.Intent) string {
-	switch {
-	case i.Pin && c.pin != nil && c.pin.Reason != "":
-		return "by pin: " + c.pin.Reason
-	case i.Pin:
-		return "by pin"
-	case i.Attempt == 0:
-		return "by recovery"
-	}
-	return fmt.Sprintf("by channel %q", c.cfg.Tier)
+	c.record(node.Event{Event: "updated", Reason: reason.Updated, From: ranBefore(i), To: i.To, Digest: i.Manifest, Message: c.by(i)})
+	return Result{Reason: reason.Updated, Message: message, From: ranBefore(i)}, nil
 }
 
 // goBack ends the open intent, whose release failed because of cause: back to what

@@ -44,7 +44,7 @@ type decision struct {
 
 func (c *cycle) facts() facts {
 	f := facts{
-		Now: c.now(), Node: c.cfg.Node, Tier: c.cfg.Tier, Ignore: c.opts.Now,
+		Now: c.now(), Node: c.cfg.Node, Tier: c.cfg.Tier, Ignore: c.opts.Now || c.opts.Order && c.pin != nil,
 		Pin: c.pin, Current: c.cur.Version, State: c.st,
 		Revoked: func(d layout.Digest) bool { return c.trust != nil && c.trust.IsRevoked(d) },
 	}
@@ -68,6 +68,9 @@ func decide(f facts) decision {
 	}
 	if f.runs(t) {
 		d := f.proven(t)
+		if b := f.State.IsBlocked(t.Version, t.Manifest, t.Attempt); d.Act && b != nil {
+			return blocked(f, b, fmt.Sprintf("promote another version, or `puller --pin %s` to try it once more", t.Version))
+		}
 		if d.Act {
 			return decideNew(f, t)
 		}
@@ -134,21 +137,27 @@ const maxWait = time.Hour
 
 // proven is about a target that is live: all is well, unless it is a first install that
 // never became healthy and has nothing to go back to, or what was left when the way back
-// failed.
+// failed, or what was forced, for whom proof counts again.
 func (f facts) proven(t target) decision {
+	if isForced(f.State) {
+		if t.Force && f.State.Running.Forced == t.Attempt {
+			return hold(reason.Pinned, "runs %s by force, which never proved itself, and holds it%s; %s", t.Version, f.until(), forcedWays(t.Version))
+		}
+		return decision{Act: true, Target: t}
+	}
 	if f.State.Degraded != nil {
 		return decision{Act: true, Target: t}
 	}
 	if r := f.State.Retry; r != nil {
 		// A time that is too far away was set by a clock that was wrong.
 		wait := r.Next.Sub(f.Now)
-		if wait > 0 && wait <= maxWait && !f.Ignore {
+		if wait > 0 && wait <= maxWait && !f.Ignore && !t.Force {
 			return hold(reason.Unhealthy, "%s was installed first on this node and is not healthy; there is nothing to go back to; started again at %s, or at once by `puller --now`; it failed with: %s", t.Version, r.Next.Format(canon.TimeLayout), r.Cause)
 		}
 		return decision{Act: true, Target: t}
 	}
 	if t.Pin {
-		return hold(reason.Pinned, "runs %s and holds it; `puller --unpin` follows the channel again", t.Version)
+		return hold(reason.Pinned, "runs %s and holds it%s; `puller --unpin` follows the channel again", t.Version, f.until())
 	}
 	return hold(reason.Current, "runs %s, as channel %q says", t.Version, f.Tier)
 }
@@ -158,6 +167,14 @@ func blocked(f facts, b *node.Block, way string) decision {
 		return hold(reason.Degraded, "%s failed here and so did the way back: %s; look at the app itself, then %s; it failed with: %s", b.Version, f.keeps(), way, b.Cause)
 	}
 	return hold(reason.Blocked, "%s failed here at %s and is not tried again: %s; %s; it failed with: %s", b.Version, b.At.Format(canon.TimeLayout), f.keeps(), way, b.Cause)
+}
+
+// until says when the pin ends, if it does.
+func (f facts) until() string {
+	if f.Pin.Until.IsZero() {
+		return ""
+	}
+	return " until " + f.Pin.Until.Format(canon.TimeLayout)
 }
 
 func (f facts) keeps() string {

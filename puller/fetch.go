@@ -78,11 +78,6 @@ func until(ctx context.Context, order func() bool) (_ context.Context, stop func
 	}
 }
 
-func (c *cycle) unpinned() bool {
-	p, err := c.dir.Pin()
-	return err == nil && p == nil
-}
-
 // room makes sure that what is missing of the tarball, and what it unpacks to, fit on
 // the disk beside the reserve, taking away what is needed for nothing when they do not.
 func (c *cycle) room(ctx context.Context, b layout.Bundle, have int64) error {

@@ -107,7 +107,7 @@ func (l *life) live() {
 	must(l.t, err)
 	if ctx.Err() == nil && act && c.wanted() != "" && has && c.wanted() != c.cur.Version {
 		t := target{Version: c.wanted(), Attempt: 1, Pin: c.pin != nil}
-		_, err := c.activate(ctx, t, c.goingBackTo())
+		_, err := c.activate(ctx, t, c.goingBackTo(t.Version))
 		l.say("  activated %s: %v", t.Version, err)
 	}
 	before := l.releases()

@@ -2,7 +2,9 @@ package puller
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"makenot.work/sando/internal/canon"
@@ -11,35 +13,68 @@ import (
 	"makenot.work/sando/layout/node"
 )
 
-// ParseOrder reads "0.9.5" or "0.9.5@sha256:…".
-func ParseOrder(s string) (version string, manifest layout.Digest, err error) {
-	version, digest, has := strings.Cut(s, "@")
-	if err := layout.CheckVersion(version); err != nil {
-		return "", "", reason.Wrap(reason.Config, err)
-	}
-	if has {
-		manifest = layout.Digest(digest)
-		if err := manifest.Check(); err != nil {
-			return "", "", reason.Wrap(reason.Config, err)
-		}
-	}
-	return version, manifest, nil
-}
-
-// Pin orders this node to run exactly version, with the manifest if one is given, and
-// to hold it. The order is on disk before anything waits: a cycle that is under way
-// sees it and gives way. Then Pin carries it out; when that fails the order stays.
-func (p *Puller) Pin(ctx context.Context, version string, manifest layout.Digest, why string) (Result, error) {
+// Pin orders this node to run exactly what o says, and to hold it. The order is on disk
+// before anything waits: a cycle that is under way sees it and gives way. Then Pin carries
+// it out; when that fails the order stays. When a later order took its place meanwhile, that
+// one was carried out, and Pin says so; the reason is then "stale" unless it is worse.
+func (p *Puller) Pin(ctx context.Context, o Order, opts Options) (Result, error) {
 	dir, err := node.Open(p.cfg.Root)
 	if err != nil {
 		return p.result(reason.Of(err), err.Error()), err
 	}
-	pin := node.Pin{Release: version, Manifest: manifest, At: p.now().UnixMilli(), Reason: node.Line(why)}
+	pin := node.Pin{Release: o.Version, Manifest: o.Manifest, At: p.now().UnixMilli(), Until: o.Until, Force: o.Force, Reason: node.Line(o.Reason)}
+	if last, err := dir.Pin(); err == nil && last != nil && last.At == pin.At {
+		pin.At++ // in the same millisecond, and another order all the same
+	}
 	if err := dir.SavePin(pin); err != nil {
 		return p.result(reason.Of(err), err.Error()), err
 	}
-	p.note(dir, node.Event{Event: "pin ordered", To: version, Digest: manifest, Message: why})
-	return p.Step(ctx, Options{Order: true})
+	p.note(dir, node.Event{Event: "pin ordered", To: o.Version, Digest: o.Manifest, Message: terms(o)})
+	opts.Order = true
+	c, res, err := p.once(ctx, opts, func(*cycle) error { return nil })
+	now := c.order
+	switch {
+	case !c.heard || pin.Same(now):
+		return res, err
+	case now == nil:
+		return instead(res, err, fmt.Sprintf("the order of %s was taken back meanwhile", o.Version))
+	case now.Release == pin.Release && now.Force == pin.Force:
+		return res, err // somebody else wants the same
+	}
+	return instead(res, err, fmt.Sprintf("the order of %s gave way to a later one, of %s%s", o.Version, now.Release, because(now.Reason)))
+}
+
+// terms says for the history what was ordered besides the version.
+func terms(o Order) string {
+	var terms []string
+	if o.Force {
+		terms = append(terms, "by force")
+	}
+	if !o.Until.IsZero() {
+		terms = append(terms, "until "+o.Until.Format(canon.TimeLayout))
+	}
+	if o.Reason != "" {
+		terms = append(terms, o.Reason)
+	}
+	return strings.Join(terms, ", ")
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return " (" + why + ")"
+}
+
+// instead is the answer to who gave an order that was not carried out, because of another.
+func instead(res Result, err error, what string) (Result, error) {
+	if err == nil {
+		err = reason.Errorf(reason.Stale, "%s: %s", what, res.Message)
+	} else {
+		err = fmt.Errorf("%s: %w", what, err)
+	}
+	res.Reason, res.Message = reason.Of(err), err.Error()
+	return res, err
 }
 
 // Unpin takes the order back and follows the channel again.
@@ -48,15 +83,87 @@ func (p *Puller) Unpin(ctx context.Context, opts Options) (Result, error) {
 	if err != nil {
 		return p.result(reason.Of(err), err.Error()), err
 	}
-	pin, err := dir.Pin()
-	if err == nil && pin == nil {
-		return p.Step(ctx, opts)
+	if pin, err := dir.Pin(); err != nil || pin != nil {
+		if err := dir.RemovePin(); err != nil {
+			return p.result(reason.Of(err), err.Error()), err
+		}
+		p.note(dir, node.Event{Event: "pin taken back"})
 	}
-	if err := dir.RemovePin(); err != nil {
-		return p.result(reason.Of(err), err.Error()), err
+	opts.unpin = true
+	c, res, err := p.once(ctx, opts, func(*cycle) error { return nil })
+	if c.order == nil {
+		return res, err
 	}
-	p.note(dir, node.Event{Event: "pin taken back"})
-	return p.Step(ctx, opts)
+	return instead(res, err, fmt.Sprintf("another order came meanwhile, of %s%s", c.order.Release, because(c.order.Reason)))
+}
+
+// Unblock forgets that a version failed here, whatever the attempt, and does a cycle. The
+// reason is "config" when nothing is known against it.
+func (p *Puller) Unblock(ctx context.Context, version string, opts Options) (Result, error) {
+	if err := layout.CheckVersion(version); err != nil {
+		err = reason.Wrap(reason.Config, err)
+		return p.result(reason.Config, err.Error()), err
+	}
+	_, res, err := p.once(ctx, opts, func(c *cycle) error { return c.unblock(version) })
+	return res, err
+}
+
+func (c *cycle) unblock(v string) error {
+	st, err := c.dir.State()
+	if err != nil && !errors.Is(err, node.ErrBroken) {
+		return err
+	}
+	if st == nil {
+		st = node.NewState()
+	}
+	n := st.Forget(v)
+	if r := st.Refused; r != nil && isTarball(r.Object, c.cfg.App, v) {
+		st.Refused = nil
+		n++
+	}
+	if n == 0 {
+		return reason.Errorf(reason.Config, "version %s is not blocked here: %s", v, blockedAre(st.Failed()))
+	}
+	if err := c.dir.SaveState(st); err != nil {
+		return err
+	}
+	c.record(node.Event{Event: "unblocked", To: v})
+	return nil
+}
+
+// isTarball reports whether name is that of a tarball of version for this machine.
+func isTarball(name, app, version string) bool {
+	for _, platform := range []string{runtime.GOOS + "-" + runtime.GOARCH, "any"} {
+		if strings.HasPrefix(name, fmt.Sprintf("%s-%s-%s-", app, version, platform)) {
+			return true
+		}
+	}
+	return false
+}
+
+func blockedAre(versions []string) string {
+	if len(versions) == 0 {
+		return "nothing is"
+	}
+	return strings.Join(versions, ", ") + " failed here"
+}
+
+// Failed returns the versions that are blocked on this node, for completion.
+func (p *Puller) Failed() []string {
+	st, err := p.dir.State()
+	if err != nil || st == nil {
+		return nil
+	}
+	return st.Failed()
+}
+
+// Releases returns the versions on disk, for completion.
+func (p *Puller) Releases() []string {
+	versions, err := p.dir.Releases()
+	if err != nil {
+		return nil
+	}
+	return versions
 }
 
 func (p *Puller) note(dir *node.Dir, e node.Event) {
@@ -113,6 +220,9 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 	}
 	if pollErr == nil {
 		pollErr = c.poll(ctx)
+	}
+	if err := c.judgePin(); err != nil {
+		return err
 	}
 	d := decide(c.facts())
 	if d.Warning != "" {

@@ -1,6 +1,9 @@
 package puller
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Part is a part of a cycle. Meters have more: "fetch" and "unpack".
 type Part string
@@ -54,4 +57,37 @@ func (c *cycle) meter(what string, total int64) (add func(n int64), done func())
 		show(n)
 		c.begin(Part(what), stall)
 	}, done
+}
+
+// Tell is told in words, for a person who waits, what a cycle does that takes its time. The
+// words of a part change while it lasts; to ask for them costs something. A Tell is called by
+// one goroutine at a time, about once a second or more often.
+type Tell func(part Part, words func() string)
+
+func (c *cycle) tell(part Part, words func() string) {
+	if c.opts.Tell != nil {
+		c.opts.Tell(part, words)
+	}
+}
+
+// waiting says what the puller does that holds the lock.
+func (c *cycle) waiting(holder string) string {
+	text := "waiting for the lock, held by " + holder
+	if st, err := c.dir.State(); err == nil && st != nil && st.Intent != nil {
+		i := st.Intent
+		text += fmt.Sprintf("; it is %s: %s to %s, since %s", i.Phase, orNone(i.From), i.To, c.age(i.Started))
+	}
+	if c.opts.Order {
+		text += "; the order is written, and it gives way to it"
+	}
+	return text
+}
+
+// proving says how a release proves itself, in the words of a person who waits for it.
+func (c *cycle) proving(v string, begin, well time.Time, err error) string {
+	now, h := c.now(), c.cfg.Health
+	if err != nil {
+		return fmt.Sprintf("%s is not well yet, %s of at most %s: %s", v, now.Sub(begin).Round(time.Second), h.StartTimeout, err)
+	}
+	return fmt.Sprintf("%s is well, and has to stay so: %s of %s", v, now.Sub(well).Round(time.Second), h.StableFor)
 }

@@ -30,7 +30,10 @@ func (c *cycle) poll(ctx context.Context) error {
 	// Each request has its own limit; an endless chain of slow ones ends here.
 	limited, cancel := context.WithTimeout(ctx, pollLimit)
 	defer cancel()
-	watched, stop := until(limited, c.reordered)
+	watched, stop := until(limited, func() bool {
+		c.tell(Polling, func() string { return "asking for news of channel " + c.cfg.Tier })
+		return c.reordered()
+	})
 	err := c.pollOnce(watched)
 	if ordered := stop(); err != nil && ordered && ctx.Err() == nil {
 		return errOrder
@@ -39,19 +42,6 @@ func (c *cycle) poll(ctx context.Context) error {
 		return reason.Errorf(reason.IO, "poll: not done within %s: %w", pollLimit, err)
 	}
 	return err
-}
-
-// reordered reports whether a pin was given or taken back since this cycle looked last. What
-// is planned only waits for the poll that it was asked for.
-func (c *cycle) reordered() bool {
-	p, err := c.dir.Pin()
-	switch {
-	case c.dry || err != nil:
-		return false
-	case p == nil || c.pin == nil:
-		return p != c.pin
-	}
-	return p.At != c.pin.At
 }
 
 // pollLimit is how long a poll may take. What of trust it has walked by then is kept.

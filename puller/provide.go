@@ -165,7 +165,10 @@ func (c *cycle) checkManifest(t target, p *prepared, digest layout.Digest) (err 
 		return reason.Errorf(reason.Mismatch, "manifest %s is of version %q, want %q", digest, p.manifest.Version, t.Version)
 	}
 	if c.trust.IsRevoked(digest) {
-		return reason.Errorf(reason.Policy, "%s %s is revoked by the trust in force and is not on disk: it is not fetched any more", t.Version, digest)
+		if !t.Force {
+			return reason.Errorf(reason.Policy, "%s %s is revoked by the trust in force and is not on disk: it is not fetched any more", t.Version, digest)
+		}
+		c.warn("%s %s is revoked by the trust in force: fetched by force", t.Version, digest)
 	}
 	var ok bool
 	if p.bundle, ok = p.manifest.For(runtime.GOOS, runtime.GOARCH); !ok {

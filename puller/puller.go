@@ -95,6 +95,9 @@ type Options struct {
 	Now   bool // ignore rollout and backoff
 	Order bool // carry out a pin that was just given: poll only if it is not on disk
 	Beat  Beat // is told how the cycle goes on; may be nil
+	Tell  Tell // is told in words what takes its time; may be nil
+
+	unpin bool // a pin was just taken back
 }
 
 // Result is how a cycle ended.
@@ -109,7 +112,7 @@ type Result struct {
 	From     string        `json:"from,omitempty"`     // what ran before, when something was activated
 	Warnings []string      `json:"warnings,omitempty"`
 
-	Again time.Time `json:"-"` // when a first install that is not healthy is started again; zero: there is none
+	Again time.Time `json:"-"` // when something is due by itself: another start of a first install, the end of a pin; zero: nothing is
 	Moved bool      `json:"-"` // something was fetched, activated or hashed
 }
 
@@ -124,7 +127,9 @@ type cycle struct {
 	seen   string // the app's invocation that has to prove itself; "" when none was seen
 	cur    node.Current
 	st     *node.State
-	pin    *node.Pin
+	order  *node.Pin // as it was when this cycle looked last
+	heard  bool      // it did look
+	pin    *node.Pin // the order in force: order, unless its time is over
 	trusted
 	channel  *accepted
 	warnings []string
@@ -135,19 +140,30 @@ type cycle struct {
 // the reasons of package reason, and ctx's error when the cycle was interrupted, in
 // which case the next one goes on where this one stopped.
 func (p *Puller) Step(ctx context.Context, opts Options) (Result, error) {
+	_, res, err := p.once(ctx, opts, func(*cycle) error { return nil })
+	return res, err
+}
+
+// once does one cycle. With the lock held, and before all else, it calls first, whose error
+// ends it without a trace.
+func (p *Puller) once(ctx context.Context, opts Options, first func(*cycle) error) (*cycle, Result, error) {
+	c := &cycle{Puller: p, opts: opts}
 	dir, err := node.Open(p.cfg.Root)
 	if err != nil {
-		return p.result(reason.Of(err), err.Error()), err
+		return c, p.result(reason.Of(err), err.Error()), err
 	}
-	c := &cycle{Puller: p, opts: opts}
 	unlock, err := c.lock(ctx, dir)
 	if err != nil {
-		return p.result(reason.Of(err), err.Error()), err
+		return c, p.result(reason.Of(err), err.Error()), err
 	}
 	defer unlock()
+	if err := first(c); err != nil {
+		return c, p.result(reason.Of(err), err.Error()), err
+	}
 	res, err := c.run(ctx)
 	c.clean(ctx)
-	return c.end(res, err)
+	res, err = c.end(res, err)
+	return c, res, err
 }
 
 // lock makes this the one puller at work. Another one may take as long as it needs.
@@ -160,6 +176,7 @@ func (c *cycle) lock(ctx context.Context, dir *node.Dir) (unlock func(), err err
 		}
 		told = true
 		c.begin(Waiting, shortly)
+		c.tell(Waiting, func() string { return c.waiting(holder) })
 	})
 }
 
@@ -182,11 +199,13 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 	if err := c.loadChannel(); err != nil {
 		return Result{}, err
 	}
-	switch needed, err := c.needsPoll(); {
+	asked := c.opts.Order
+	pending, err := c.pending()
+	switch {
 	case err != nil:
 		return Result{}, err
-	case !needed:
-		pollErr = nil
+	case pending:
+		pollErr, c.opts.Order = nil, true
 	case pollErr == nil:
 		c.begin(Polling, pollLimit+shortly)
 		if pollErr = c.poll(ctx); errors.Is(pollErr, errOrder) {
@@ -198,23 +217,21 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 	}
 	c.begin(Deciding, shortly)
 	res, err := c.follow(ctx)
+	if pending && !asked && err != nil && !c.acting { // it may wait for long: news do not
+		if perr := c.poll(ctx); perr != nil {
+			c.warn("poll: %s", perr)
+		}
+	}
 	c.tidy(ctx)
 	return c.combine(recovered, recoverErr, pollErr, res, err)
-}
-
-// needsPoll reports whether to ask for news. An order that names a release on disk needs
-// neither network nor trust.
-func (c *cycle) needsPoll() (bool, error) {
-	if !c.opts.Order || c.pin == nil {
-		return true, nil
-	}
-	has, err := c.dir.Has(c.pin.Release)
-	return !has, err
 }
 
 // follow decides and acts, again whenever a new pin ends the probation it waits in.
 func (c *cycle) follow(ctx context.Context) (Result, error) {
 	for {
+		if err := c.judgePin(); err != nil {
+			return Result{}, err
+		}
 		d := decide(c.facts())
 		res, err := c.act(ctx, d)
 		if !errors.Is(err, errOrder) {
@@ -308,9 +325,7 @@ func (c *cycle) end(res Result, err error) (Result, error) {
 	if c.st == nil {
 		return res, err
 	}
-	if r := c.st.Retry; r != nil {
-		res.Again = r.Next.Time
-	}
+	res.Again = c.due()
 	if lerr := c.look(); lerr == nil {
 		res.Running = c.cur.Version
 		if r := c.st.Running; r != nil && r.Version == c.cur.Version {
@@ -323,6 +338,23 @@ func (c *cycle) end(res Result, err error) (Result, error) {
 	}
 	res.Warnings = c.warnings
 	return res, err
+}
+
+// due returns when something is to be done that no poll brings; the zero time if nothing is.
+func (c *cycle) due() time.Time {
+	var next time.Time
+	soonest := func(t time.Time) {
+		if t.After(c.now()) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if r := c.st.Retry; r != nil {
+		soonest(r.Next.Time)
+	}
+	if c.pin != nil && !c.pin.Until.IsZero() {
+		soonest(c.pin.Until.Time)
+	}
+	return next
 }
 
 // keep writes how the cycle ended, when it ended otherwise than the one before.

@@ -236,11 +236,11 @@ func TestPinDuringAPoll(t *testing.T) {
 
 func TestPinWithADigest(t *testing.T) {
 	w := two(t)
-	_, err := w.puller.Pin(t.Context(), "2.0", layout.Sum([]byte("other")), "")
+	_, err := w.puller.Pin(t.Context(), Order{Version: "2.0", Manifest: layout.Sum([]byte("other"))}, Options{})
 	if reason.Of(err) != reason.IO { // there is no such manifest
 		t.Errorf("got %v", err)
 	}
-	w.demand(reason.Updated)(w.puller.Pin(t.Context(), "2.0", w.digests["2.0"], "because"))
+	w.demand(reason.Updated)(w.puller.Pin(t.Context(), Order{Version: "2.0", Manifest: w.digests["2.0"], Reason: "because"}, Options{}))
 	w.runs("2.0")
 }
 

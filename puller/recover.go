@@ -92,20 +92,6 @@ func (c *cycle) load() error {
 	return c.save()
 }
 
-// loadPin reads the operator's order. One that cannot be read holds the node: it
-// said that the channel is not to be followed.
-func (c *cycle) loadPin() error {
-	p, err := c.dir.Pin()
-	if errors.Is(err, node.ErrBroken) {
-		return reason.Errorf(reason.Config, "%w: a pin is in force, and which is not known, so nothing is changed; `puller --pin VERSION` or `puller --unpin` mends it", err)
-	}
-	if err != nil {
-		return err
-	}
-	c.pin = p
-	return nil
-}
-
 // recover finishes or undoes what a cycle that died left open. A result with a reason
 // says that it activated something or went back.
 func (c *cycle) recover(ctx context.Context) (Result, error) {
@@ -159,8 +145,10 @@ func (c *cycle) mend(ctx context.Context) (Result, error) {
 func (c *cycle) overruled() bool {
 	i, p := c.st.Intent, c.pin
 	switch {
-	case p == nil || p.Release == i.To || i.Pin && i.Attempt == p.At:
+	case p == nil || i.Pin && i.Attempt == p.At:
 		return false
+	case p.Release == i.To:
+		return p.Force && (!i.Force || i.Phase == node.RollingBack)
 	case i.Phase == node.RollingBack && p.Release == i.From:
 		return false // going back is what the pin wants
 	}
@@ -184,6 +172,9 @@ func (c *cycle) resume(ctx context.Context) (Result, error) {
 		}
 		return c.resumeBack(ctx)
 	}
+	if i.Tries > maxTries && i.Force {
+		return c.forced(fmt.Errorf("it was interrupted %d times", maxTries))
+	}
 	if i.Tries > maxTries {
 		return c.goBack(ctx, fmt.Errorf("its activation was interrupted %d times", maxTries))
 	}
@@ -195,6 +186,9 @@ func (c *cycle) resume(ctx context.Context) (Result, error) {
 	}
 	if c.startedSince(ctx, i.Invocation) {
 		c.log.Info("not restarted again: it was started since the swap", "version", i.To)
+		if i.Force {
+			return c.forced(nil)
+		}
 		return c.settle(ctx, c.watch)
 	}
 	return c.settle(ctx, c.start)
@@ -227,6 +221,24 @@ func (c *cycle) acceptByHand() error {
 		c.st.Previous = r
 	}
 	c.st.Running = c.release(c.cur.Version)
+	if err := c.pinByHand(); err != nil {
+		return err
+	}
+	if err := c.save(); err != nil {
+		return err
+	}
+	c.record(node.Event{Event: "changed by hand", To: c.cur.Version})
+	return nil
+}
+
+// pinByHand makes a pin of what a person made `current`, unless the same person takes pins
+// back now. A pin that cannot be read holds the node already, and is the operator's to mend.
+func (c *cycle) pinByHand() error {
+	// Again: an order that came just now must not be lost.
+	if err := c.loadPin(); err != nil || c.opts.unpin {
+		c.warn("`current` was changed to %s by hand: kept, and not held as a pin", c.cur.Version)
+		return nil
+	}
 	if c.pin == nil || c.pin.Release != c.cur.Version && c.pin.Time().Before(c.cur.Changed) {
 		pin := node.Pin{Release: c.cur.Version, At: c.now().UnixMilli(), Reason: "changed by hand"}
 		if !c.dry {
@@ -234,13 +246,9 @@ func (c *cycle) acceptByHand() error {
 				return err
 			}
 		}
-		c.pin = &pin
+		c.order, c.pin = &pin, &pin
 	}
 	c.warn("`current` was changed to %s by hand: kept, and held as a pin; `puller --unpin` follows the channel again", c.cur.Version)
-	if err := c.save(); err != nil {
-		return err
-	}
-	c.record(node.Event{Event: "changed by hand", To: c.cur.Version})
 	return nil
 }
 

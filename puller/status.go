@@ -24,7 +24,8 @@ type Status struct {
 	Running   *node.Release  `json:"running,omitempty"`
 	Wanted    *Wanted        `json:"wanted,omitempty"`
 	Channel   *ChannelStatus `json:"channel,omitempty"`
-	Pin       *node.Pin      `json:"pin,omitempty"`
+	Pin       *node.Pin      `json:"pin,omitempty"`       // the order in force
+	EndedPin  *node.Pin      `json:"ended_pin,omitempty"` // one whose time is over
 	Intent    *node.Intent   `json:"intent,omitempty"`
 	LastGood  *node.Release  `json:"last_good,omitempty"`
 	Previous  *node.Release  `json:"previous,omitempty"`
@@ -95,6 +96,9 @@ func (c *cycle) describe(s *Status) error {
 	if ch := c.channel; ch != nil {
 		s.Wanted = &Wanted{ch.Version, ch.Manifest, "channel"}
 		s.Channel = channelStatus(ch.Channel)
+	}
+	if c.pin == nil {
+		s.EndedPin = c.order
 	}
 	if c.pin != nil {
 		s.Wanted = &Wanted{c.pin.Release, c.pin.Manifest, "pin"}

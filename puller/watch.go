@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"makenot.work/sando/internal/reason"
@@ -51,10 +50,9 @@ type trial struct {
 // itself. Any error but ctx's, errOrder, service.ErrGoingDown and service.ErrHindered means
 // that it did not.
 func (c *cycle) start(ctx context.Context, t trial) error {
-	c.begin(Restarting, c.cfg.Health.StartTimeout+service.StopTime+shortly)
 	before := c.lookAtApp(ctx)
 	if err := c.restart(ctx, t.version); err != nil {
-		return c.excuse(ctx, err)
+		return err
 	}
 	if before.Again {
 		// What ran before may have been started once more while the manager was asked for t.
@@ -63,25 +61,19 @@ func (c *cycle) start(ctx context.Context, t trial) error {
 	return c.watch(ctx, t)
 }
 
-// restart restarts the service. It may take as long as a release hangs in its start: an
-// order ends that with errOrder.
+// restart restarts the service on a release that is live. It may take as long as a release
+// hangs in its start: an order ends that with errOrder. Errors are those of start.
 func (c *cycle) restart(ctx context.Context, v string) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var orders sync.WaitGroup
-	defer orders.Wait()
-	defer cancel(nil)
-	orders.Go(func() {
-		for sleep(ctx, c.cfg.Health.Interval) == nil {
-			if c.ordered(v) {
-				cancel(errOrder)
-			}
-		}
+	c.begin(Restarting, c.cfg.Health.StartTimeout+service.StopTime+shortly)
+	begin := c.now()
+	words := func() string { return fmt.Sprintf("starting %s, for %s", v, c.now().Sub(begin).Round(time.Second)) }
+	err := c.attend(ctx, v, Restarting, words, func(ctx context.Context) error {
+		return c.service.Restart(ctx, service.Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
 	})
-	err := c.service.Restart(ctx, service.Start{App: c.cfg.App, Version: v, Release: c.dir.ReleasePath(v)}, c.cfg.Health.StartTimeout)
-	if err != nil && errors.Is(context.Cause(ctx), errOrder) {
-		return errOrder
+	if err != nil {
+		return c.excuse(ctx, err)
 	}
-	return err
+	return nil
 }
 
 // excuse returns err, or that the machine is going down, which explains it.
@@ -102,7 +94,7 @@ func (c *cycle) watch(ctx context.Context, t trial) error {
 	if _, ok := c.service.(service.Manager); !ok && c.cfg.probe().Empty() {
 		return nil // there is nobody to ask
 	}
-	err := c.prove(ctx, t)
+	err := c.attend(ctx, t.version, Probing, nil, func(ctx context.Context) error { return c.prove(ctx, t) })
 	if err != nil {
 		return c.excuse(ctx, err)
 	}
@@ -146,9 +138,10 @@ func (c *cycle) prove(ctx context.Context, t trial) error {
 		if err == nil && now.Sub(well) >= h.StableFor {
 			return nil
 		}
-		if c.ordered(t.version) {
+		if c.overtaken(t.version) {
 			return errOrder
 		}
+		c.tell(Probing, func() string { return c.proving(t.version, begin, well, err) })
 		if err := sleep(ctx, h.Interval); err != nil {
 			return err
 		}
@@ -197,13 +190,6 @@ func (c *cycle) note(run service.Run, past service.Past) {
 
 // probeTime is above what one request of a probe may take.
 const probeTime = 10 * time.Second
-
-// ordered reports whether a pin came, since this cycle looked last, that names another
-// release than v. The emergency exit waits for nothing.
-func (c *cycle) ordered(v string) bool {
-	p, err := c.dir.Pin()
-	return err == nil && p != nil && p.Release != v && (c.pin == nil || p.At != c.pin.At)
-}
 
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -300,7 +300,7 @@ func (w *world) step(want reason.Code) Result {
 
 func (w *world) pin(version string, want reason.Code) Result {
 	w.t.Helper()
-	return w.demand(want)(w.puller.Pin(w.t.Context(), version, "", ""))
+	return w.demand(want)(w.puller.Pin(w.t.Context(), Order{Version: version}, Options{}))
 }
 
 func (w *world) demand(want reason.Code) func(Result, error) Result {

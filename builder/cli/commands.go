@@ -116,15 +116,18 @@ A release that was interrupted is finished by running it again.`,
 func (p *program) promote() *cobra.Command {
 	var req builder.PromoteRequest
 	cmd := &cobra.Command{
-		Use:   "promote TIER [--version VERSION] [--propose]",
+		Use:   "promote TIER [--version VERSION | --retry] [--propose]",
 		Short: "Advance a tier to what the tier before it runs, or to a version",
 		Long: `Advance a tier to the version that the tier it follows names, or to --version, which may
-be an older one: that is how a tier is rolled back. With --propose, or if fleet.toml asks
-for it, the signed state goes to a branch, and merging the branch promotes.`,
+be an older one: that is how a tier is rolled back. With --retry the tier names what it has
+with the next attempt: nodes on which it failed try it once more. With --propose, or if
+fleet.toml asks for it, the signed state goes to a branch, and merging the branch promotes.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&req.Version, "version", "", "a published version, newer or older")
 	cmd.Flags().BoolVar(&req.Propose, "propose", false, "push a branch to merge instead of the channel itself")
+	cmd.Flags().BoolVar(&req.Retry, "retry", false, "name the same version once more: nodes on which it failed try it again")
+	cmd.MarkFlagsMutuallyExclusive("version", "retry")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if f := cmd.Flags().Lookup("version"); f.Changed && req.Version == "" {
 			return reason.Errorf(reason.Config, "--version is empty")

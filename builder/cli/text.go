@@ -90,7 +90,7 @@ func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
 	case builder.OutcomeAlready:
 		p.printf("%s names %s already\n", a.Tier, a.Version)
 	case builder.OutcomeProposed:
-		p.printf("proposed %s: %s -> %s, branch %s\n", a.Tier, was, a.Version, a.Branch)
+		p.printf("proposed %s: %s, branch %s\n", a.Tier, advanced(was, a), a.Branch)
 		for _, c := range a.Counts {
 			p.printf("  signatures: %d of %d that role %s needs", c.Signed, c.Needed, c.Role)
 			if c.Signed < c.Needed {
@@ -100,7 +100,10 @@ func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
 		}
 		p.printMerge(cfg, a.Branch)
 	default:
-		p.printf("advanced %s: %s -> %s\n", a.Tier, was, a.Version)
+		p.printf("advanced %s: %s\n", a.Tier, advanced(was, a))
+	}
+	if a.Retry {
+		p.printf("  nodes that blocked it try once more\n")
 	}
 	if a.Mirror != "" {
 		p.printf("  mirror in the bucket: %s\n", a.Mirror)
@@ -108,6 +111,14 @@ func (p *program) printAdvance(cfg *builder.Config, a builder.Advanced) {
 	for _, branch := range a.Remade {
 		p.printf("  signed anew, since it was older than that: %s\n", branch)
 	}
+}
+
+// advanced says what a tier names now, or would.
+func advanced(was string, a builder.Advanced) string {
+	if a.Retry {
+		return fmt.Sprintf("%s once more, attempt %d", a.Version, a.Attempt)
+	}
+	return was + " -> " + a.Version
 }
 
 func (p *program) printMerge(cfg *builder.Config, branch string) {

@@ -199,6 +199,7 @@ func documentsOf() map[string]reflect.Type {
 		"puller status":   reflect.TypeFor[puller.Status](),
 		"puller history":  reflect.TypeFor[node.Event](),
 		"puller verify":   reflect.TypeFor[puller.Verified](),
+		"puller unblock":  reflect.TypeFor[puller.Result](),
 	}
 }
 

@@ -161,6 +161,28 @@ func (s *State) Shorten() {
 	}
 }
 
+// Forget forgets what is known against a version, with whatever manifest and at whatever
+// attempt, and returns how many failures that were.
+func (s *State) Forget(version string) int {
+	before := len(s.Blocked)
+	s.Blocked = slices.DeleteFunc(s.Blocked, func(b Block) bool { return b.Version == version })
+	n := before - len(s.Blocked)
+	if s.Degraded != nil && s.Degraded.Version == version {
+		s.Degraded = nil
+		n = max(n, 1)
+	}
+	return n
+}
+
+// Failed returns the versions that are blocked, each once, the last to fail at the end.
+func (s *State) Failed() []string {
+	var versions []string
+	for _, b := range s.Blocked {
+		versions = append(slices.DeleteFunc(versions, func(v string) bool { return v == b.Version }), b.Version)
+	}
+	return versions
+}
+
 // maxProven is how many releases that ran well are remembered; the oldest are forgotten.
 const maxProven = 50
 

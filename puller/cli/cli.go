@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,12 +49,12 @@ func Command(std cli.Std) *cobra.Command {
 	flags.StringArrayVar(&p.set, "set", nil, "override a configuration key: `KEY=VALUE`, e.g. health.stable_for=5s (repeatable)")
 	flags.BoolVar(&p.json, "json", false, "print one JSON document instead of text")
 	flags.BoolVarP(&p.v, "verbose", "v", false, "log each step, also on a terminal")
-	root.AddCommand(p.run(), p.status(), p.history(), p.verify(), p.unit())
+	root.AddCommand(p.run(), p.status(), p.history(), p.verify(), p.unblock(), p.unit())
 	return root
 }
 
 func (p *program) cycle() *cobra.Command {
-	var pin, why string
+	var pin pinFlags
 	var unpin, dry, now bool
 	cmd := &cobra.Command{
 		Use:   "puller",
@@ -64,35 +65,37 @@ Exit codes: 0 done, nothing to do, pinned or waiting; 1 failed, worth retrying;
 2 usage or configuration; 3 refused or held; 4 rolled back in this cycle.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if why != "" && pin == "" {
-				return reason.Errorf(reason.Config, "--reason goes with --pin")
+			if err := pin.check(); err != nil {
+				return err
 			}
 			pl, err := p.open(cmd.Context())
 			if err != nil {
 				return err
 			}
-			opts := puller.Options{Now: now}
+			opts := puller.Options{Now: now, Tell: p.teller()}
 			switch {
 			case dry:
 				return p.showPlan(pl.Plan(cmd.Context(), opts))
-			case pin != "":
-				version, manifest, err := puller.ParseOrder(pin)
+			case pin.pin != "":
+				order, err := pin.order(time.Now())
 				if err != nil {
 					return err
 				}
-				return p.showResult(pl.Pin(cmd.Context(), version, manifest, why))
+				return p.showResult(pl.Pin(cmd.Context(), order, opts))
 			case unpin:
 				return p.showResult(pl.Unpin(cmd.Context(), opts))
 			}
 			return p.showResult(pl.Step(cmd.Context(), opts))
 		},
 	}
-	cmd.Flags().StringVar(&pin, "pin", "", "run exactly `VERSION[@sha256:DIGEST]` and hold it, whatever the channel says")
-	cmd.Flags().StringVar(&why, "reason", "", "with --pin: `TEXT` that status shows")
+	pin.add(cmd)
 	cmd.Flags().BoolVar(&unpin, "unpin", false, "follow the channel again")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what a cycle would do, and why; change nothing")
 	cmd.Flags().BoolVar(&now, "now", false, "do not wait for the rollout or for a backoff; a halt still holds")
 	cmd.MarkFlagsMutuallyExclusive("pin", "unpin", "dry-run")
+	if err := cmd.RegisterFlagCompletionFunc("pin", p.offer((*puller.Puller).Releases)); err != nil {
+		panic(err) // the flag is defined above
+	}
 	return cmd
 }
 

@@ -20,6 +20,9 @@ func writeStatus(out io.Writer, s puller.Status) {
 	runs := "runs nothing"
 	if s.Running != nil {
 		runs = fmt.Sprintf("runs %s since %s", s.Running.Version, moment(now, s.Running.Since))
+		if s.Running.Forced != 0 {
+			runs += ", by force: it never proved itself"
+		}
 	}
 	fmt.Fprintf(out, "%s on %s (tier %s): %s\n", s.App, s.Node, s.Tier, runs)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -101,13 +104,12 @@ func writeWanted(line func(name, format string, args ...any), now time.Time, s p
 	case s.Wanted == nil:
 		line("wanted", "nothing: channel %q was never accepted", s.Tier)
 	case s.Pin != nil:
-		why := ""
-		if s.Pin.Reason != "" {
-			why = ": " + s.Pin.Reason
-		}
-		line("wanted", "%s, pinned at %s%s", s.Pin.Release, moment(now, canon.At(s.Pin.Time())), why)
+		line("wanted", "%s, pinned at %s%s", s.Pin.Release, moment(now, canon.At(s.Pin.Time())), pinned(now, s.Pin))
 	default:
 		line("wanted", "%s, by channel %q", s.Wanted.Version, s.Tier)
+	}
+	if p := s.EndedPin; p != nil {
+		line("pin ended", "%s, pinned at %s%s; `puller --unpin` takes the order away", p.Release, moment(now, canon.At(p.Time())), pinned(now, p))
 	}
 	if ch := s.Channel; ch != nil {
 		text := fmt.Sprintf("names %s, rollout %d %%, issued %s", ch.Version, ch.Rollout, moment(now, ch.Issued))
