@@ -231,6 +231,9 @@ func (c *Conn) startHook(ctx context.Context, h Hook, result chan<- string) erro
 // EndHook ends what a hook may have left, the unit itself and its processes, and waits for
 // that. It is no error when there is nothing.
 func (c *Conn) EndHook(ctx context.Context, unit string) error {
+	if !hookName.MatchString(unit) {
+		return fmt.Errorf("end hook unit %q: that is not the name of a service", unit)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, hookGone, errGone)
 	defer cancel()
 	if err := c.endHook(ctx, unit); err != nil {
@@ -248,11 +251,14 @@ func (c *Conn) endHook(ctx context.Context, unit string) error {
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	for asked := false; ; {
+		if there, err := c.loaded(ctx, unit); err != nil || !there {
+			return err
+		}
 		f, err := c.Facts(ctx, unit)
 		switch {
 		case err != nil:
 			return err
-		case f.LoadState == "not-found":
+		case f.LoadState == "not-found": // gone meanwhile
 			return nil
 		case !f.Transient:
 			return errors.New("the name is taken by a unit that is no hook: rename its unit file")
@@ -273,6 +279,18 @@ func (c *Conn) endHook(ctx context.Context, unit string) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// loaded reports whether systemd has a unit in memory. To ask for its facts would load it,
+// and log that its file is missing.
+func (c *Conn) loaded(ctx context.Context, unit string) (bool, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
+	found, err := c.dbus.ListUnitsByPatternsContext(ctx, nil, []string{unit})
+	if err != nil {
+		return false, fmt.Errorf("look for unit %q: %w", unit, c.failed(ctx, err))
+	}
+	return len(found) > 0, nil
 }
 
 // stop stops a unit and waits for that.

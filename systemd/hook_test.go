@@ -132,11 +132,25 @@ func testHookEnds(t *testing.T, l *lab) {
 	}
 }
 
-// What a hook leaves running is ended, SIGTERM or not.
-func testHookChildren(t *testing.T, l *lab) {
+// deaf starts a hook that leaves a process which does not hear SIGTERM: its end takes 10 s.
+func (l *lab) deaf(t *testing.T) <-chan error {
 	h := shell(`sh -c 'trap "" TERM; echo $$ > /tmp/deaf; while :; do sleep 1; done' & while ! test -s /tmp/deaf; do sleep 0.01; done; sleep infinity & echo $! > /tmp/hears`)
-	if e := l.run(t, h); !e.OK() {
-		t.Errorf("got %+v", e)
+	h.Unit = "sando-hook-deaf.service"
+	end := make(chan error, 1)
+	go func() {
+		e, err := l.conn.RunHook(t.Context(), h)
+		if err == nil && !e.OK() {
+			err = errors.New(e.Words())
+		}
+		end <- err
+	}()
+	return end
+}
+
+// What a hook leaves running is ended, SIGTERM or not.
+func (l *lab) testHookChildren(t *testing.T, end <-chan error) {
+	if err := <-end; err != nil {
+		t.Error(err)
 	}
 	for _, file := range []string{"/tmp/deaf", "/tmp/hears"} {
 		if r := l.Try(t, "kill", "-0", strings.TrimSpace(l.Read(t, file))); r.Code == 0 {
@@ -190,6 +204,29 @@ func testHookContext(t *testing.T, l *lab) {
 	}
 }
 
+// systemd may read its units again, or be replaced itself, while a hook runs.
+func testHookReload(t *testing.T, l *lab) {
+	l.Write(t, "/etc/a b.env", "WORD=%n\n", 0o600)
+	h := shell(`touch /tmp/waits; while ! test -e /tmp/go; do sleep 0.01; done; echo "$WORD $SANDO_VERSION $1"`, "%n $HOME; x")
+	h.EnvFiles, h.Env = []string{"/etc/a b.env"}, []string{`SANDO_VERSION=%n "q"`}
+	end := make(chan Ended, 1)
+	go func() {
+		e, err := l.conn.RunHook(t.Context(), h)
+		if err != nil {
+			t.Error(err)
+		}
+		end <- e
+	}()
+	l.until(t, h.Unit, func(Facts) bool { return l.Try(t, "test", "-e", "/tmp/waits").Code == 0 })
+	l.Run(t, "systemctl", "daemon-reload")
+	l.Run(t, "systemctl", "daemon-reexec")
+	l.Write(t, "/tmp/go", "", 0o644)
+	e := <-end
+	if got := l.said(t, e); !e.OK() || !slices.Contains(got, `%n %n "q" %n $HOME; x`) {
+		t.Errorf("got %+v, %q", e, got)
+	}
+}
+
 // A puller that was killed leaves its hook; the next one ends it.
 func testHookLeft(t *testing.T, l *lab) {
 	must := func(err error) {
@@ -225,6 +262,9 @@ func testHookLeft(t *testing.T, l *lab) {
 	const app = "no-hook.service"
 	l.unit(t, app, forever)
 	l.mustRestart(t, app, Restart)
+	if err := l.conn.EndHook(t.Context(), "*.service"); err == nil || !strings.Contains(err.Error(), "is not the name of a service") {
+		t.Errorf("got %v", err)
+	}
 	if err := l.conn.EndHook(t.Context(), app); err == nil || !strings.Contains(err.Error(), "taken by a unit that is no hook") {
 		t.Errorf("got %v", err)
 	}

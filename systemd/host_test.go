@@ -92,6 +92,7 @@ func TestAsRootSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Copy(t, self, insideName)
+	deaf := l.deaf(t)
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *lab)
@@ -110,10 +111,11 @@ func TestAsRootSystemd(t *testing.T) {
 		{"journal", testJournal},
 		{"hook", testHook},
 		{"hook ends", testHookEnds},
-		{"hook children", testHookChildren},
 		{"hook context", testHookContext},
+		{"hook reload", testHookReload},
 		{"hook left", testHookLeft},
 		{"sandbox", testSandbox},
+		{"hook children", func(t *testing.T, l *lab) { l.testHookChildren(t, deaf) }},
 		{"no bus", testNoBus},
 		{"shutdown", testShutdown}, // the last
 	} {
@@ -376,6 +378,18 @@ func testNoBus(t *testing.T, l *lab) {
 	if _, err := l.conn.Facts(t.Context(), "plain.service"); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("Facts: %v", err)
 	}
+
+	// Root reaches systemd without any bus.
+	l.Run(t, "systemctl", "stop", "dbus.socket", "dbus.service")
+	if pid := strings.TrimSpace(l.Run(t, "systemctl", "show", "--value", "--property=MainPID", hookUnit)); pid == "0" {
+		t.Error("the hook that nobody could end does not run")
+	}
+	h := shell("true")
+	if a := l.sandboxed(t, request{Hook: &h}); a.Err != "" || !a.Ended.OK() {
+		t.Errorf("RunHook without a bus: %+v", a)
+	}
+	l.Run(t, "systemctl", "start", "dbus.socket")
+
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/no/such/socket")
 	if c, err := Connect(t.Context()); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("Connect: %v, %v", c, err)
@@ -390,12 +404,6 @@ func testShutdown(t *testing.T, l *lab) {
 	}
 	defer conn.Close()
 	l = &lab{l.Host, conn}
-	if f := l.facts(t, hookUnit); f.MainPID == 0 {
-		t.Errorf("the hook that nobody could end: %+v", f)
-	}
-	if e := l.run(t, shell("true")); !e.OK() {
-		t.Errorf("the next: %+v", e)
-	}
 	unit, end := l.starting(t, t.Context(), "going.service")
 	// What holds the shutdown up, with the bus, so that there is time to look.
 	holds := l.unit(t, "holds.service", "[Unit]\nAfter=dbus.service\n[Service]\nExecStop=/bin/sleep infinity\n"+forever)
