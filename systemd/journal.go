@@ -21,7 +21,7 @@ import (
 const (
 	journalTime  = 10 * time.Second // to find the lines
 	journalSync  = 3 * time.Second  // to wait for what is still on its way
-	journalBytes = 4 << 20          // of what journalctl prints; a line of a log has up to 48 KiB
+	journalBytes = 16 << 20         // of what journalctl prints; a line of a log has up to 48 KiB
 	lineBytes    = 300              // of a line that is returned
 )
 
@@ -38,23 +38,23 @@ func Journal(ctx context.Context, unit, invocation string, lines int) ([]string,
 	if !anyUnit.MatchString(unit) {
 		return nil, fmt.Errorf("journal of unit %q: that is not the name of a unit", unit)
 	}
-	match := []string{"--unit=" + unit}
-	if invocation != "" {
-		if !invocationID.MatchString(invocation) {
-			return nil, fmt.Errorf("journal of unit %q: %q is not the ID of an invocation", unit, invocation)
-		}
-		// What the processes of the unit said, and what process 1 said of it.
-		match = []string{"_SYSTEMD_INVOCATION_ID=" + invocation, "+", "INVOCATION_ID=" + invocation, "_PID=1"}
+	if invocation != "" && !invocationID.MatchString(invocation) {
+		return nil, fmt.Errorf("journal of unit %q: %q is not the ID of an invocation", unit, invocation)
 	}
 	sync(ctx)
-	args := []string{"--quiet", "--no-pager", "--all", "--output=json", "--output-fields=MESSAGE,MESSAGE_ID", "--reverse",
-		// Some are left out.
-		fmt.Sprintf("--lines=%d", 2*lines+10)}
-	found, err := journalctl(ctx, append(args, match...), lines)
+	ctx, cancel := context.WithTimeoutCause(ctx, journalTime, errJournal)
+	defer cancel()
+	s := scan{unit: unit, invocation: invocation, lines: lines}
+	err := s.ask(ctx, "--unit="+unit)
+	if err == nil && s.cut && !s.seen {
+		// Later invocations have too much to say. Then without what is not marked.
+		err = s.ask(ctx, "_SYSTEMD_INVOCATION_ID="+invocation, "+", "INVOCATION_ID="+invocation, "_PID=1")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("journal of unit %q: %w", unit, err)
 	}
-	return found, nil
+	slices.Reverse(s.found)
+	return s.found, nil
 }
 
 var (
@@ -83,63 +83,101 @@ func journalProgram(ctx context.Context, args ...string) *exec.Cmd {
 
 var errJournal = fmt.Errorf("journalctl took longer than %s", journalTime)
 
-// journalctl returns the last lines of what it finds, newest first.
-func journalctl(ctx context.Context, args []string, lines int) ([]string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, journalTime, errJournal)
+// scan looks for the last lines of one invocation of a unit, from the newest on.
+//
+// It cannot leave the choice to journalctl: what a process printed that was gone before the
+// journal looked at it, in a unit that had ended, is marked with the unit alone. That is how a
+// shell script fails. So what comes after an entry of the invocation, and before one of
+// another, counts as well.
+type scan struct {
+	unit, invocation string
+	lines            int
+
+	found   []string // newest first
+	unknown []string // of no known invocation, later than any of found
+	seen    bool     // something of the invocation was there
+	cut     bool     // there may be more
+}
+
+// ask looks through what journalctl has that matches.
+func (s *scan) ask(ctx context.Context, match ...string) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := journalProgram(ctx, args...)
+	cmd := journalProgram(ctx, append([]string{"--quiet", "--no-pager", "--all", "--reverse", "--output=json",
+		"--output-fields=MESSAGE,MESSAGE_ID,INVOCATION_ID,_SYSTEMD_INVOCATION_ID,_SYSTEMD_UNIT"}, match...)...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	found, enough := newest(io.LimitReader(out, journalBytes), lines)
-	if enough {
+	if s.read(io.LimitReader(out, journalBytes)) && ctx.Err() == nil {
 		cancel() // it may have more to print than anybody reads
 		_ = cmd.Wait()
-		return found, nil
+		return nil
 	}
 	err = cmd.Wait()
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	case err != nil:
-		if text := cleanLine(said.String()); text != "" {
-			err = fmt.Errorf("%w: it said: %s", err, text)
+		if words := cleanLine(said.String()); words != "" {
+			err = fmt.Errorf("%w: it said: %s", err, words)
 		}
-		return nil, fmt.Errorf("journalctl: %w", err)
+		return fmt.Errorf("journalctl: %w", err)
 	}
-	return found, nil
+	return nil
 }
 
-// newest returns the last lines of the entries in r, which come newest first, and whether
-// there may be more of them.
-func newest(r io.Reader, lines int) (found []string, more bool) {
-	for d := json.NewDecoder(r); len(found) < lines; {
-		var entry struct {
-			Message json.RawMessage `json:"MESSAGE"`
-			ID      json.RawMessage `json:"MESSAGE_ID"`
+// entry is what is asked of one: each a string, or something else; see text.
+type entry struct {
+	Message    json.RawMessage `json:"MESSAGE"`
+	ID         json.RawMessage `json:"MESSAGE_ID"`
+	About      json.RawMessage `json:"INVOCATION_ID"` // process 1 says it of a unit
+	Invocation json.RawMessage `json:"_SYSTEMD_INVOCATION_ID"`
+	Unit       json.RawMessage `json:"_SYSTEMD_UNIT"`
+}
+
+// read reads entries, newest first, until it has enough. It reports whether there may be more.
+func (s *scan) read(r io.Reader) (more bool) {
+	s.cut, s.unknown = false, nil
+	for d := json.NewDecoder(r); ; {
+		var e entry
+		if err := d.Decode(&e); err != nil {
+			s.cut = !errors.Is(err, io.EOF)
+			return s.cut
 		}
-		if err := d.Decode(&entry); err != nil {
-			more = !errors.Is(err, io.EOF)
-			slices.Reverse(found)
-			return found, more
+		if s.add(e) {
+			return true
 		}
-		if slices.Contains(routine(), message(entry.ID)) {
-			continue
-		}
-		for _, line := range slices.Backward(strings.Split(message(entry.Message), "\n")) {
-			if line = cleanLine(line); line != "" && len(found) < lines {
-				found = append(found, line)
+	}
+}
+
+// add takes an entry, and reports whether that is enough.
+func (s *scan) add(e entry) bool {
+	id := text(e.About)
+	if id == "" && text(e.Unit) == s.unit {
+		id = text(e.Invocation)
+	}
+	if id != "" && id != s.invocation && s.invocation != "" {
+		s.unknown = nil
+		return s.seen
+	}
+	idle := id == "" && text(e.Unit) == "init.scope" // systemd on a unit that does not run
+	if !idle && !slices.Contains(routine(), text(e.ID)) {
+		for _, line := range slices.Backward(strings.Split(text(e.Message), "\n")) {
+			if line = cleanLine(line); line != "" && len(s.found)+len(s.unknown) < s.lines {
+				s.unknown = append(s.unknown, line)
 			}
 		}
 	}
-	slices.Reverse(found)
-	return found, true
+	if id == s.invocation || s.invocation == "" {
+		s.found, s.unknown, s.seen = append(s.found, s.unknown...), nil, true
+	}
+	return len(s.found) >= s.lines
 }
 
 // routine lists the messages of systemd that say nothing about a failure; see
@@ -155,12 +193,12 @@ func routine() []string {
 	}
 }
 
-// message returns the text of an entry: a string, the bytes of what is none, or a list of
+// text returns a field of an entry: a string, the bytes of what is none, or a list of
 // those where there are several.
-func message(raw json.RawMessage) string {
-	var text string
-	if json.Unmarshal(raw, &text) == nil {
-		return text
+func text(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		return s
 	}
 	var numbers []int
 	if json.Unmarshal(raw, &numbers) == nil {
@@ -172,7 +210,7 @@ func message(raw json.RawMessage) string {
 	}
 	var several []json.RawMessage
 	if json.Unmarshal(raw, &several) == nil && len(several) > 0 {
-		return message(several[0])
+		return text(several[0])
 	}
 	return ""
 }

@@ -1,13 +1,14 @@
 package systemd
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 )
 
-func TestNewest(t *testing.T) {
+func TestRead(t *testing.T) {
 	// As journalctl --output=json prints them, newest first.
 	const entries = `{"__CURSOR":"x","MESSAGE":"last"}
 {"MESSAGE":"one\n\n  two\tthree\n"}
@@ -34,9 +35,48 @@ func TestNewest(t *testing.T) {
 		{"something else", "No entries\n", 100, nil, true},
 		{"nothing", "", 100, nil, false},
 	} {
-		got, more := newest(strings.NewReader(c.text), c.lines)
-		if !slices.Equal(got, c.want) || more != c.more {
-			t.Errorf("%s: got %q, %t, want %q, %t", c.name, got, more, c.want, c.more)
+		s := scan{unit: "a.service", lines: c.lines}
+		more := s.read(strings.NewReader(c.text))
+		slices.Reverse(s.found)
+		if !slices.Equal(s.found, c.want) || more != c.more {
+			t.Errorf("%s: got %q, %t, want %q, %t", c.name, s.found, more, c.want, c.more)
+		}
+	}
+}
+
+// What nobody marked belongs to the invocation before it.
+func TestInvocation(t *testing.T) {
+	one, two := strings.Repeat("1", 32), strings.Repeat("2", 32)
+	said := func(text, id string) string {
+		return fmt.Sprintf(`{"MESSAGE":%q,"_SYSTEMD_UNIT":"a.service","_SYSTEMD_INVOCATION_ID":%q}`, text, id)
+	}
+	told := func(text, id string) string {
+		return fmt.Sprintf(`{"MESSAGE":%q,"_SYSTEMD_UNIT":"init.scope","_SYSTEMD_INVOCATION_ID":%q,"INVOCATION_ID":%q}`, text, strings.Repeat("f", 32), id)
+	}
+	const dump = `{"MESSAGE":"dumped core","_SYSTEMD_UNIT":"systemd-coredump@1.service","_SYSTEMD_INVOCATION_ID":"33333333333333333333333333333333"}`
+	entries := []string{ // oldest first
+		`{"MESSAGE":"old"}`,
+		told("begin 1", one), said("a", one), `{"MESSAGE":"late a","_SYSTEMD_UNIT":"a.service"}`, told("end 1", one), `{"MESSAGE":"late 1"}`, `{"MESSAGE":"gone","_SYSTEMD_UNIT":"init.scope"}`, dump,
+		told("begin 2", two), said("b", two), `{"MESSAGE":"late 2"}`,
+	}
+	slices.Reverse(entries)
+	for _, c := range []struct {
+		id    string
+		lines int
+		want  []string
+	}{
+		{one, 100, []string{"begin 1", "a", "late a", "end 1", "late 1", "dumped core"}},
+		{one, 3, []string{"end 1", "late 1", "dumped core"}},
+		{two, 100, []string{"begin 2", "b", "late 2"}},
+		{two, 1, []string{"late 2"}},
+		{"", 5, []string{"late 1", "dumped core", "begin 2", "b", "late 2"}},
+		{strings.Repeat("3", 32), 100, nil},
+	} {
+		s := scan{unit: "a.service", invocation: c.id, lines: c.lines}
+		s.read(strings.NewReader(strings.Join(entries, "\n")))
+		slices.Reverse(s.found)
+		if !slices.Equal(s.found, c.want) || s.seen != (c.want != nil) {
+			t.Errorf("%.1s, %d: got %q, want %q", c.id, c.lines, s.found, c.want)
 		}
 	}
 }
