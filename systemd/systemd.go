@@ -1,6 +1,5 @@
 // Package systemd is what Sando knows of systemd: it restarts a unit and waits for the
-// outcome, reads the facts and the journal of one, runs hooks as units of their own, and
-// tells the service manager how the puller itself is.
+// outcome, reads the facts and the journal of one, and runs hooks as units of their own.
 //
 // # Restarting
 //
@@ -35,11 +34,6 @@
 // own socket /run/systemd/private; DBUS_SYSTEM_BUS_ADDRESS names another bus, and then only
 // that one is tried. What is asked over a connection is answered within 25 s or not at all. Who may restart what is decided by systemd: root may. Whoever may speak
 // to systemd as root is root, so this package keeps nobody from anything.
-//
-// # Notification
-//
-// Ready, Reloading, Stopping, Status, Alive and Patience are sd_notify(3): one datagram to the socket in
-// NOTIFY_SOCKET, and nothing at all where there is none.
 //
 // # Units
 //

@@ -22,9 +22,9 @@ func edges() [][2]string {
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
 		{"puller/cli", "puller puller/daemon systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
-		{"puller/daemon", "puller puller/schedule systemd layout/node internal/canon internal/reason"},
+		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/reason"},
 		{"puller/schedule", ""},
-		{"puller/service", "systemd layout layout/bucket layout/node internal/reason"},
+		{"puller/service", "systemd systemd/notify layout layout/bucket layout/node internal/reason"},
 		{"puller", "puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
@@ -50,6 +50,7 @@ func edges() [][2]string {
 		{"layout", "internal/canon internal/reason"},
 
 		{"systemd/appunit", ""},
+		{"systemd/notify", ""},
 		{"systemd", "internal/canon"},
 
 		{"internal/canon/canontest", "internal/canon internal/reason"},

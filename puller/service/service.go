@@ -27,6 +27,7 @@ import (
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/systemd"
+	"makenot.work/sando/systemd/notify"
 )
 
 // Service is what runs the app.
@@ -190,7 +191,7 @@ func (c *command) log() string { return filepath.Join(c.root, layout.MetaDir, "s
 func Environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return slices.Contains(systemd.Private(), name) || slices.Contains(bucket.Variables(), name)
+		return slices.Contains(notify.Private(), name) || slices.Contains(bucket.Variables(), name)
 	})
 }
 

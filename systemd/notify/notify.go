@@ -1,4 +1,6 @@
-package systemd
+// Package notify tells the service manager how this process is, as sd_notify(3) has it: one
+// datagram to the socket in NOTIFY_SOCKET, and nothing at all where there is none.
+package notify
 
 import (
 	"fmt"
@@ -10,7 +12,7 @@ import (
 )
 
 // Ready tells the service manager that this process is up, or up again after Reloading.
-func Ready() error { return notify(daemon.SdNotifyReady) }
+func Ready() error { return send(daemon.SdNotifyReady) }
 
 // Reloading tells it that the configuration is being read again; Ready ends that.
 func Reloading() error {
@@ -18,24 +20,24 @@ func Reloading() error {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}
-	return notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+	return send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
 }
 
 // Stopping tells it that this process is about to end.
-func Stopping() error { return notify(daemon.SdNotifyStopping) }
+func Stopping() error { return send(daemon.SdNotifyStopping) }
 
 // Status is the line that `systemctl status` shows.
 func Status(text string) error {
-	return notify("STATUS=" + strings.ReplaceAll(text, "\n", " "))
+	return send("STATUS=" + strings.ReplaceAll(text, "\n", " "))
 }
 
 // Alive feeds the watchdog.
-func Alive() error { return notify(daemon.SdNotifyWatchdog) }
+func Alive() error { return send(daemon.SdNotifyWatchdog) }
 
 // Patience asks for that much time from now on to start or to stop, where the unit's own
 // limit is shorter. What is not heard from again within that time has failed.
 func Patience(d time.Duration) error {
-	return notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
+	return send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
 }
 
 // Watchdog returns how long the service manager waits for Alive before it ends this
@@ -48,7 +50,7 @@ func Watchdog() (time.Duration, error) {
 	return d, nil
 }
 
-func notify(state string) error {
+func send(state string) error {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
