@@ -289,7 +289,7 @@ func testJournal(t *testing.T, l *lab) {
 	for i, word := range []string{"first", "second"} {
 		got := l.inside(t, request{Unit: unit, Invocation: ids[i], Lines: 100})
 		want := []string{
-			"one " + word, "red \uFFFD", long[:lineBytes-3] + "…",
+			"one " + word, "red \uFFFD", long[:297] + "…",
 			"talks.service: Main process exited, code=exited, status=2/INVALIDARGUMENT", "talks.service: Failed with result 'exit-code'.",
 		}
 		last := l.inside(t, request{Unit: unit, Invocation: ids[i], Lines: 2})

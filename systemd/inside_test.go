@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"makenot.work/sando/systemd/journal"
 )
 
 // insideName is the name of this test binary in the host: there it does what it is told to
@@ -60,7 +62,7 @@ func inside(args []string) int {
 
 func (r *request) do(ctx context.Context) (a reply, err error) {
 	if r.Hook == nil {
-		a.Lines, err = Journal(ctx, r.Unit, r.Invocation, r.Lines)
+		a.Lines, err = journal.Tail(ctx, r.Unit, r.Invocation, r.Lines)
 		return a, err
 	}
 	conn, err := Connect(ctx)

@@ -1,5 +1,5 @@
 // Package systemd is what Sando knows of systemd: it restarts a unit and waits for the
-// outcome, reads the facts and the journal of one, and runs hooks as units of their own.
+// outcome, reads the facts of one, and runs hooks as units of their own.
 //
 // # Restarting
 //
@@ -20,13 +20,12 @@
 // # Hooks
 //
 //	ended, err := c.RunHook(ctx, systemd.Hook{Unit: "sando-hook-mnw.service", Run: …, User: "mnw", …})
-//	lines, err := systemd.Journal(ctx, ended.Unit, ended.Invocation, 20)
 //
 // RunHook runs a program as a transient unit: systemd starts it, as another user and outside
 // of the sandbox of whoever asks. It is waited for, whatever it leaves running is ended, and
 // the unit is gone afterwards. What it is told in Hook.Env can be read by everybody over
 // D-Bus, as can its arguments; what is in Hook.EnvFiles only by itself. A puller that is
-// killed leaves its hook running; EndHook ends that. Journal reads back what it printed.
+// killed leaves its hook running; EndHook ends that. Package journal has what it printed.
 //
 // # The connection
 //

@@ -24,7 +24,7 @@ func edges() [][2]string {
 		{"puller/cli", "puller puller/daemon systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/reason"},
 		{"puller/schedule", ""},
-		{"puller/service", "systemd systemd/notify layout layout/bucket layout/node internal/reason"},
+		{"puller/service", "systemd systemd/journal systemd/notify layout layout/bucket layout/node internal/reason"},
 		{"puller", "puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
@@ -51,7 +51,8 @@ func edges() [][2]string {
 
 		{"systemd/appunit", ""},
 		{"systemd/notify", ""},
-		{"systemd", "internal/canon"},
+		{"systemd/journal", "internal/canon"},
+		{"systemd", "systemd/journal"},
 
 		{"internal/canon/canontest", "internal/canon internal/reason"},
 		{"internal/cli", "internal/canon internal/reason"},

@@ -10,6 +10,7 @@ import (
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/systemd"
+	"makenot.work/sando/systemd/journal"
 )
 
 // Unit is a service of systemd. Each call opens a connection of its own and closes it
@@ -166,7 +167,7 @@ func (u *Unit) Output(ctx context.Context, run string) []string {
 	}
 	ctx, cancel := context.WithTimeout(ctx, outputTime)
 	defer cancel()
-	lines, err := systemd.Journal(ctx, u.Name, run, node.MaxLines)
+	lines, err := journal.Tail(ctx, u.Name, run, node.MaxLines)
 	if err != nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package systemd
+package journal
 
 import (
 	"fmt"
@@ -88,26 +88,26 @@ func TestCleanLine(t *testing.T) {
 		"\x1b[1;31mred\x1b[0m":            "red",
 		"bell\a esc\x1b]0;t":              "bell\uFFFD esc\uFFFD]0;t",
 		"a\u202eb\xffc":                   "a\uFFFDb\uFFFDc",
-		strings.Repeat("x", lineBytes):    strings.Repeat("x", lineBytes),
-		strings.Repeat("x", lineBytes+1):  strings.Repeat("x", lineBytes-3) + "…",
+		strings.Repeat("x", maxLine):      strings.Repeat("x", maxLine),
+		strings.Repeat("x", maxLine+1):    strings.Repeat("x", maxLine-3) + "…",
 		"x" + strings.Repeat("ü", 10_000): "x" + strings.Repeat("ü", 148) + "…",
 	} {
 		got := cleanLine(line)
-		if got != want || len(got) > lineBytes || !utf8.ValidString(got) {
+		if got != want || len(got) > maxLine || !utf8.ValidString(got) {
 			t.Errorf("%.40q: got %q, want %q", line, got, want)
 		}
 	}
 }
 
 // What is not a name would be an option, or a pattern that fits other units.
-func TestJournalNames(t *testing.T) {
+func TestNames(t *testing.T) {
 	for _, c := range []struct{ unit, invocation, want string }{
 		{"*.service", "", `journal of unit "*.service": that is not the name of a unit`},
 		{"a b.service", "", `journal of unit "a b.service": that is not the name of a unit`},
 		{"a.service", "0123", `journal of unit "a.service": "0123" is not the ID of an invocation`},
 		{"a.service", strings.Repeat("A", 32), `journal of unit "a.service": "` + strings.Repeat("A", 32) + `" is not the ID of an invocation`},
 	} {
-		if _, err := Journal(t.Context(), c.unit, c.invocation, 1); err == nil || err.Error() != c.want {
+		if _, err := Tail(t.Context(), c.unit, c.invocation, 1); err == nil || err.Error() != c.want {
 			t.Errorf("%q, %q: got %v, want %s", c.unit, c.invocation, err, c.want)
 		}
 	}
