@@ -380,6 +380,8 @@ func set(c *channels.Channel, key, value string) (err error) {
 		c.Attempt, err = strconv.ParseInt(value, 10, 64)
 	case "rollout":
 		c.Rollout, err = strconv.Atoi(value)
+	case "hotfix":
+		c.Hotfix = value
 	case "issued":
 		c.Issued.Time, err = time.Parse(canon.TimeLayout, value)
 	case "expires":

@@ -20,15 +20,22 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 	if d.Warning != "" {
 		c.warn("%s", d.Warning)
 	}
+	if d.Await {
+		return c.await(ctx, d)
+	}
 	if !d.Act {
 		if d.Reason.Exit() != 0 {
 			return Result{}, reason.Errorf(d.Reason, "%s", d.Message)
 		}
 		return Result{Reason: d.Reason, Message: d.Message}, nil
 	}
+	began := c.now()
 	t, err := c.provide(ctx, d.Target)
 	if err != nil {
 		return Result{}, fmt.Errorf("%w; %s", err, c.facts().keeps())
+	}
+	if err := c.reconsider(ctx, d, began); err != nil {
+		return Result{}, err
 	}
 	if t.Version == c.cur.Version && !unproven(c.st) && c.st.Intent == nil {
 		return c.takeOver(t)

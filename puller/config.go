@@ -71,6 +71,10 @@ type Config struct {
 	Schedule struct {
 		Poll   string `koanf:"poll"`
 		Jitter string `koanf:"jitter"` // of the interval
+
+		Window       string        `koanf:"window"` // when it opens; none: it is always open
+		WindowLength time.Duration `koanf:"window_length"`
+		Timezone     string        `koanf:"timezone"` // of both lines; default: the machine's
 	} `koanf:"schedule"`
 	Limits struct {
 		MaxBundle  string `koanf:"max_bundle"` // of a tarball, and of what it unpacks to
@@ -81,6 +85,7 @@ type Config struct {
 	maxBundle int64
 	reserve   node.Reserve
 	polls     schedule.Schedule
+	window    schedule.Window
 }
 
 // Polls returns when a daemon looks for news.
@@ -90,7 +95,6 @@ func (c *Config) Polls() schedule.Schedule { return c.polls }
 // of them could hurt, so they are refused.
 var notYet = [...]string{
 	"env", "hook", "report",
-	"schedule.window", "schedule.window_length", "schedule.timezone",
 	"channels.min_seq",
 }
 
@@ -107,6 +111,7 @@ func LoadConfig(file string, flags map[string]any) (*Config, error) {
 	c.Service.Action = string(systemd.Restart)
 	c.Health.StartTimeout, c.Health.Interval, c.Health.StableFor = time.Minute, time.Second, 30*time.Second
 	c.Schedule.Poll, c.Schedule.Jitter = "@every 60s", "10%"
+	c.Schedule.WindowLength = windowLength
 	c.Limits.MaxBundle, c.Limits.MaxEntries = "2GiB", 200_000
 	if err := config.Load(config.Source{File: file, Flags: flags, NotYet: notYet[:]}, c); err != nil {
 		return nil, err
@@ -227,7 +232,7 @@ func (c *Config) completeRest() (err error) {
 	if c.Limits.MaxEntries < 1 {
 		return fmt.Errorf("limits.max_entries: %d is less than 1", c.Limits.MaxEntries)
 	}
-	if c.polls, err = schedule.Parse(c.Schedule.Poll, c.Schedule.Jitter); err != nil {
+	if err := c.completeSchedule(); err != nil {
 		return fmt.Errorf("schedule.%w", err)
 	}
 	if c.maxBundle, err = parseSize(c.Limits.MaxBundle); err != nil {
@@ -237,6 +242,30 @@ func (c *Config) completeRest() (err error) {
 		return fmt.Errorf("limits.reserve: %w", err)
 	}
 	return nil
+}
+
+// windowLength is how long a maintenance window is open where nothing else is said.
+const windowLength = time.Hour
+
+func (c *Config) completeSchedule() error {
+	s := c.Schedule
+	zone, err := schedule.Zone(s.Timezone)
+	if err != nil {
+		return err
+	}
+	polls, err := schedule.Parse(s.Poll, s.Jitter)
+	if err != nil {
+		return err
+	}
+	c.polls, c.window = polls.In(zone), schedule.Always()
+	if s.Window == "" {
+		if s.WindowLength != windowLength {
+			return fmt.Errorf("window_length: %s of no window: say in schedule.window when it opens, or remove it", s.WindowLength)
+		}
+		return nil
+	}
+	c.window, err = schedule.ParseWindow(s.Window, s.WindowLength, zone)
+	return err
 }
 
 func (c *Config) repo() repo.Config {

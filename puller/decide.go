@@ -9,6 +9,7 @@ import (
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/schedule"
 )
 
 // target is a release that should run.
@@ -25,7 +26,8 @@ type facts struct {
 	Now     time.Time
 	Node    string
 	Tier    string
-	Ignore  bool // rollout and backoff
+	Ignore  bool // window, rollout and backoff
+	Window  schedule.Window
 	Pin     *node.Pin
 	Channel *channels.Channel // the last accepted state; nil if none
 	Current string            // the live version; "" if none
@@ -36,6 +38,7 @@ type facts struct {
 // decision is what to do now, and why.
 type decision struct {
 	Act     bool
+	Await   bool // not now, but it is to be made ready: on disk, verified
 	Target  target
 	Reason  reason.Code // when not acting
 	Message string
@@ -45,7 +48,8 @@ type decision struct {
 func (c *cycle) facts() facts {
 	f := facts{
 		Now: c.now(), Node: c.cfg.Node, Tier: c.cfg.Tier, Ignore: c.opts.Now || c.opts.Order && c.pin != nil,
-		Pin: c.pin, Current: c.cur.Version, State: c.st,
+		Window: c.cfg.window,
+		Pin:    c.pin, Current: c.cur.Version, State: c.st,
 		Revoked: func(d layout.Digest) bool { return c.trust != nil && c.trust.IsRevoked(d) },
 	}
 	if c.channel != nil {
@@ -99,7 +103,28 @@ func decideNew(f facts, t target) decision {
 	case f.Channel.Expired(f.Now):
 		return hold(reason.Stale, "channel %q expired at %s: %s is not activated; `builder promote %s --version %s` renews it, or promote again", f.Tier, f.Channel.Expires.Format(canon.TimeLayout), t.Version, f.Tier, t.Version)
 	}
+	if !f.mayRestart(t) {
+		d := hold(reason.Window, "%s waits for the maintenance window, which opens at %s: %s; `puller --now` does not wait", t.Version, f.Window.Say(f.Window.Next(f.Now)), f.keeps())
+		d.Await, d.Target = true, t
+		return d
+	}
 	return decision{Act: true, Target: t}
+}
+
+// mayRestart reports whether the maintenance window lets t be activated now: it is open, or
+// t does not have to wait for it.
+func (f facts) mayRestart(t target) bool {
+	switch {
+	case f.Window.Open(f.Now), f.Ignore:
+		return true
+	case f.Current == "" || f.State.Retry != nil:
+		return true // nothing runs: there is nothing to protect
+	case f.Channel.Hotfix != "":
+		return true
+	case t.Version == f.Current && !unproven(f.State):
+		return true // another manifest over the same tree: nothing is restarted
+	}
+	return f.State.RanWell(t.Version, t.Manifest)
 }
 
 func decidePin(f facts) decision {

@@ -10,6 +10,7 @@ import (
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/schedule"
 )
 
 var (
@@ -24,7 +25,7 @@ func settled() facts {
 	st.Running = &node.Release{Version: "1.0", Manifest: m1, Since: canon.At(noon.Add(-time.Hour))}
 	st.LastGood = st.Running
 	return facts{
-		Now: noon, Node: "alpha", Tier: "b", Current: "1.0", State: st,
+		Now: noon, Node: "alpha", Tier: "b", Current: "1.0", State: st, Window: schedule.Always(),
 		Channel: &channels.Channel{Version: "2.0", Manifest: m2, Attempt: 1, Rollout: 100, Issued: canon.At(noon.Add(-time.Minute))},
 		Revoked: func(layout.Digest) bool { return false },
 	}

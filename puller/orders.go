@@ -229,6 +229,10 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 		c.warn("%s", d.Warning)
 	}
 	plan.Act, plan.Reason = d.Act, d.Reason
+	if d.Await {
+		plan.Version, plan.Manifest = d.Target.Version, d.Target.Manifest
+		plan.Steps = append(plan.Steps, c.preparation(d)...)
+	}
 	if !d.Act {
 		plan.Steps = append(plan.Steps, d.Message)
 		if pollErr == nil && d.Reason.Exit() != 0 {
@@ -237,7 +241,7 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 		return pollErr
 	}
 	plan.Reason, plan.Version, plan.Manifest = reason.Updated, d.Target.Version, d.Target.Manifest
-	plan.Steps = append(plan.Steps, c.steps(d.Target)...)
+	plan.Steps = append(plan.Steps, c.steps(d)...)
 	return pollErr
 }
 
@@ -268,17 +272,25 @@ func (c *cycle) planRecovery(plan *Plan) error {
 	return nil
 }
 
-func (c *cycle) steps(t target) []string {
+// preparation says what is done before the target of d can be activated.
+func (c *cycle) preparation(d decision) []string {
+	t := d.Target
 	by := fmt.Sprintf("channel %q", c.cfg.Tier)
 	if t.Pin {
 		by = "the pin"
 	}
-	steps := []string{fmt.Sprintf("%s names %s", by, t.Version)}
+	step := "fetch its manifest and bundle, verify, unpack"
 	if has, err := c.dir.Has(t.Version); err == nil && has {
-		steps = append(steps, "it is on disk: hash it")
-	} else {
-		steps = append(steps, "fetch its manifest and bundle, verify, unpack")
+		step = "it is on disk: hash it"
+		if d.Await && c.isReady(t) {
+			step = "it is on disk: it is hashed when it is activated"
+		}
 	}
+	return []string{fmt.Sprintf("%s names %s", by, t.Version), step}
+}
+
+func (c *cycle) steps(d decision) []string {
+	t, steps := d.Target, c.preparation(d)
 	if t.Version != c.cur.Version {
 		steps = append(steps, fmt.Sprintf("swap current from %s to %s", orNone(c.cur.Version), t.Version))
 	}

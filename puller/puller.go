@@ -92,7 +92,7 @@ func (p *Puller) Orders() string { return p.dir.PinStamp() }
 
 // Options change one cycle.
 type Options struct {
-	Now   bool // ignore rollout and backoff
+	Now   bool // ignore window, rollout and backoff
 	Order bool // carry out a pin that was just given: poll only if it is not on disk
 	Beat  Beat // is told how the cycle goes on; may be nil
 	Tell  Tell // is told in words what takes its time; may be nil
@@ -112,7 +112,7 @@ type Result struct {
 	From     string        `json:"from,omitempty"`     // what ran before, when something was activated
 	Warnings []string      `json:"warnings,omitempty"`
 
-	Again time.Time `json:"-"` // when something is due by itself: another start of a first install, the end of a pin; zero: nothing is
+	Again time.Time `json:"-"` // when something is due by itself: another start of a first install, the end of a pin, the opening of the window; zero: nothing is
 	Moved bool      `json:"-"` // something was fetched, activated or hashed
 }
 
@@ -131,6 +131,7 @@ type cycle struct {
 	heard  bool      // it did look
 	pin    *node.Pin // the order in force: order, unless its time is over
 	trusted
+	awaited
 	channel  *accepted
 	warnings []string
 }
@@ -226,7 +227,8 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 	return c.combine(recovered, recoverErr, pollErr, res, err)
 }
 
-// follow decides and acts, again whenever a new pin ends the probation it waits in.
+// follow decides and acts, again whenever a new pin ends the probation it waits in, or what
+// was decided does not hold any more.
 func (c *cycle) follow(ctx context.Context) (Result, error) {
 	for {
 		if err := c.judgePin(); err != nil {
@@ -234,6 +236,9 @@ func (c *cycle) follow(ctx context.Context) (Result, error) {
 		}
 		d := decide(c.facts())
 		res, err := c.act(ctx, d)
+		if errors.Is(err, errNews) {
+			continue
+		}
 		if !errors.Is(err, errOrder) {
 			code := res.Reason
 			if err != nil {
@@ -354,6 +359,7 @@ func (c *cycle) due() time.Time {
 	if c.pin != nil && !c.pin.Until.IsZero() {
 		soonest(c.pin.Until.Time)
 	}
+	soonest(c.again)
 	return next
 }
 

@@ -26,6 +26,7 @@ type Status struct {
 	Channel   *ChannelStatus `json:"channel,omitempty"`
 	Pin       *node.Pin      `json:"pin,omitempty"`       // the order in force
 	EndedPin  *node.Pin      `json:"ended_pin,omitempty"` // one whose time is over
+	Window    *WindowStatus  `json:"window,omitempty"`    // with schedule.window
 	Intent    *node.Intent   `json:"intent,omitempty"`
 	LastGood  *node.Release  `json:"last_good,omitempty"`
 	Previous  *node.Release  `json:"previous,omitempty"`
@@ -92,6 +93,7 @@ func (c *cycle) describe(s *Status) error {
 		s.Running = c.release(c.cur.Version)
 	}
 	s.Pin, s.Intent, s.LastGood, s.Previous, s.Retry = c.pin, st.Intent, st.LastGood, st.Previous, st.Retry
+	s.Window = c.windowStatus()
 	s.Blocked, s.Rewritten, s.Last = st.Blocked, st.Rewritten, st.Last
 	if ch := c.channel; ch != nil {
 		s.Wanted = &Wanted{ch.Version, ch.Manifest, "channel"}
@@ -161,6 +163,9 @@ func (c *cycle) headline(pinErr error) (reason.Code, string) {
 	}
 	if d.Act {
 		return reason.IO, fmt.Sprintf("%s is wanted and does not run yet: the next `puller` activates it", d.Target.Version)
+	}
+	if d.Await && !c.isReady(d.Target) {
+		d.Message += "; it is not on disk yet: the next `puller` fetches it"
 	}
 	return d.Reason, d.Message
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -105,7 +106,11 @@ func keysOf(p page, heading string, code facts) facts {
 		standard := t.cell(row, "default")
 		switch value := codes(standard); {
 		case len(value) == 1 && text == "duration":
-			return text + " = " + strings.Trim(value[0], `"`)
+			d, err := time.ParseDuration(strings.Trim(value[0], `"`))
+			if err != nil {
+				return err.Error()
+			}
+			return fmt.Sprintf("%s = %gs", text, d.Seconds())
 		case len(value) == 1:
 			return text + " = " + value[0]
 		case standard == "none", standard == "required":

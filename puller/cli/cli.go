@@ -91,7 +91,7 @@ Exit codes: 0 done, nothing to do, pinned or waiting; 1 failed, worth retrying;
 	pin.add(cmd)
 	cmd.Flags().BoolVar(&unpin, "unpin", false, "follow the channel again")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what a cycle would do, and why; change nothing")
-	cmd.Flags().BoolVar(&now, "now", false, "do not wait for the rollout or for a backoff; a halt still holds")
+	cmd.Flags().BoolVar(&now, "now", false, "do not wait for the maintenance window, the rollout or a backoff; a halt still holds")
 	cmd.MarkFlagsMutuallyExclusive("pin", "unpin", "dry-run")
 	if err := cmd.RegisterFlagCompletionFunc("pin", p.offer((*puller.Puller).Releases)); err != nil {
 		panic(err) // the flag is defined above

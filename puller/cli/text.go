@@ -39,6 +39,13 @@ func writeStatus(out io.Writer, s puller.Status) {
 		}
 		line("in progress", "%s to %s, since %s, resumed %d times", i.Phase, to, moment(now, i.Started), i.Tries)
 	}
+	if w := s.Window; w != nil {
+		text := "closed, opens"
+		if w.Open {
+			text = "open, opens again"
+		}
+		line("window", "%s %s, %s: %s", text, w.Says, cli.Ago(now, w.Opens.Time), w.Window)
+	}
 	for _, r := range []struct {
 		name string
 		rel  *node.Release

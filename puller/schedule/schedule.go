@@ -1,12 +1,21 @@
-// Package schedule says when a daemon looks for news next.
+// Package schedule says when a daemon looks for news next, and when a node may activate
+// what it found.
 //
-// A schedule has two keys of the puller's configuration:
+// Both are keys of the puller's configuration:
 //
-//	poll   = "@every 60s"       from one look to the next, 1s to 8784h, whole seconds
-//	       = "*/5 8-18 * * 1-5" a line of cron: minute, hour, day of month, month, day of
-//	                            week (0 is Sunday), in the machine's local time
-//	       = "@hourly"          or @daily, @midnight, @weekly, @monthly, @yearly, @annually
-//	jitter = "10%"              0% to 50% of the interval
+//	poll          = "@every 60s"       from one look to the next, 1s to 8784h, whole seconds
+//	              = "*/5 8-18 * * 1-5" a line of cron: minute, hour, day of month, month,
+//	                                   day of week (0 is Sunday); where both days are
+//	                                   given, either will do
+//	              = "@hourly"          or @daily, @midnight, @weekly, @monthly, @yearly
+//	jitter        = "10%"              0% to 50% of the interval
+//	window        = "0 2 * * 6"        when the maintenance window opens: a line of cron, or
+//	                                   @daily and so on; none: it is always open
+//	window_length = "1h"               how long it stays open, 1m to 8784h
+//	timezone      = "Europe/Berlin"    of both lines; none: the machine's local time, as it
+//	                                   was when the program started
+//
+// # Looks
 //
 // A fleet that starts at one moment, after a power cut, must not ask its servers in step
 // for ever after. So each node has an offset of its own, from its app and its name, and
@@ -22,12 +31,31 @@
 // So a clock that is set back delays nothing, and one that is set forward causes one look
 // and no more: the next is planned from the new time. In the night when clocks go
 // forward, what a line says of the hour that is missing is left out; in the night when
-// they go back, it happens twice. The package reads no clock and draws no lots.
+// they go back, it happens twice.
+//
+// # The window
+//
+// The window opens at each moment that its line names, and stays open for its length.
+// One that opens again before it closes stays open; so with a length above the distance
+// of two openings it always is. The length is time that passes: a window of two hours is
+// as long in the nights when clocks are changed. An opening in the hour that is missing
+// happens when the clocks go forward; what the line says of the hour that is there twice
+// happens twice.
+//
+// Whether it is open is a matter of the machine's clock alone. One that is wrong opens
+// the window at the wrong time, one that jumps opens or closes it at once.
+//
+// Who waits for an opening begins after it: by the node's offset of a minute, or of a tenth
+// of the length if that is less, so that a fleet does not restart in one second.
+//
+// Time zones are those of the machine's tzdata; for a machine without, the program has
+// its own. The package reads no clock and draws no lots.
 package schedule
 
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -42,7 +70,8 @@ type Schedule struct {
 	text  string
 	every time.Duration // 0: line says it
 	line  cron.Schedule
-	share float64 // of the interval that the jitter may be
+	zone  *time.Location // of the line; nil: as the clock has it
+	share float64        // of the interval that the jitter may be
 }
 
 const (
@@ -74,21 +103,43 @@ func Parse(poll, jitter string) (Schedule, error) {
 		}
 		return s, nil
 	}
-	if !strings.HasPrefix(poll, "@") {
-		for _, field := range strings.Fields(poll) {
+	if s.line, err = parseLine(poll); err != nil {
+		return s, fmt.Errorf("poll: %q is neither \"@every 60s\" nor a line of cron such as \"*/5 * * * *\" nor \"@hourly\": %w", poll, err)
+	}
+	return s, nil
+}
+
+// parseLine reads a line of cron, or a word such as @hourly.
+func parseLine(text string) (cron.Schedule, error) {
+	if !strings.HasPrefix(text, "@") {
+		for _, field := range strings.Fields(text) {
 			if !fieldForm.MatchString(field) {
-				return s, fmt.Errorf("poll: %q has the field %q, which is none of cron's", poll, field)
+				return nil, fmt.Errorf("the field %q is none of cron's", field)
 			}
 		}
 	}
-	s.line, err = cron.ParseStandard(poll)
+	line, err := cron.ParseStandard(text)
 	if err != nil {
-		return s, fmt.Errorf("poll: %q is neither \"@every 60s\" nor a line of cron such as \"*/5 * * * *\" nor \"@hourly\": %w", poll, err)
+		return nil, err
 	}
-	if s.line.Next(time.Unix(0, 0)).IsZero() {
-		return s, fmt.Errorf("poll: %q never comes", poll)
+	if line.Next(time.Unix(0, 0)).IsZero() {
+		return nil, errors.New("it never comes")
 	}
-	return s, nil
+	return line, nil
+}
+
+// In returns the schedule with its line read in the given zone.
+func (s Schedule) In(zone *time.Location) Schedule {
+	s.zone = zone
+	return s
+}
+
+// local returns the moment t, without its monotonic clock, as the line sees it.
+func (s Schedule) local(t time.Time) time.Time {
+	if t = t.Round(0); s.zone != nil {
+		t = t.In(s.zone)
+	}
+	return t
 }
 
 // String returns the key poll.
@@ -118,7 +169,7 @@ func (s Schedule) Next(now time.Time, last Plan, offset, chance float64) Plan {
 		}
 		return p
 	}
-	from := now.Round(0)
+	from := s.local(now)
 	// A clock that is corrected by a little while a daemon waits must not make it look
 	// twice for one moment.
 	if ahead := last.tick.Sub(from); ahead > 0 && ahead < time.Minute {
@@ -165,7 +216,7 @@ func (s Schedule) Interval(now time.Time) time.Duration {
 	if s.line == nil {
 		return s.every
 	}
-	tick := s.line.Next(now)
+	tick := s.line.Next(s.local(now))
 	return s.line.Next(tick).Sub(tick)
 }
 
