@@ -88,6 +88,7 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 		over.Over = nil
 	}
 	c.st.Intent = i
+	c.st.Repair = "" // whatever was exchanged, something is started now
 	c.acting = true
 	if err := c.save(); err != nil {
 		// Whether the intent is on disk is not known; the next start looks.

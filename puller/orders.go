@@ -262,6 +262,8 @@ func (c *cycle) planRecovery(plan *Plan) error {
 		}
 	case switched:
 		step += fmt.Sprintf("; %s is started again and must prove itself", c.st.Intent.To)
+	case repairing:
+		step += fmt.Sprintf("; if %s is whole now it is started again", c.st.Repair)
 	case goingBack:
 		step += fmt.Sprintf("; %s is started again", c.st.Intent.From)
 	case notSwapped:

@@ -12,6 +12,7 @@ import (
 	"makenot.work/sando/layout/archive"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/layout/tree"
 	"makenot.work/sando/signing"
 )
 
@@ -66,7 +67,7 @@ func (c *cycle) foreign(t target) (target, error) {
 // replace fetches a damaged release again. The live one is never taken away.
 func (c *cycle) replace(ctx context.Context, t target, damage error) (target, error) {
 	if t.Version == c.cur.Version {
-		return t, reason.Errorf(reason.Mismatch, "the live release is damaged, and is never taken away: pin another version, or activate another one by channel, and come back to this one: %w", damage)
+		return t, reason.Errorf(reason.Mismatch, "the live release is damaged, and is never taken away; `puller verify --repair` fetches it again and restarts the app: %w", damage)
 	}
 	c.warn("%s; it is fetched again", damage)
 	p, err := c.prepare(ctx, t)
@@ -76,7 +77,17 @@ func (c *cycle) replace(ctx context.Context, t target, damage error) (target, er
 	if err := c.dir.Trash(t.Version); err != nil {
 		return t, err
 	}
-	return c.unpack(ctx, t, p)
+	return c.unpack(ctx, t, p, install(t))
+}
+
+// placing puts a release that is unpacked in place.
+type placing func(s *node.Stage, meta node.Meta, entries []tree.Entry) error
+
+// install is the placing of a release that is not on disk.
+func install(t target) placing {
+	return func(s *node.Stage, meta node.Meta, entries []tree.Entry) error {
+		return s.Install(t.Version, meta, entries)
+	}
 }
 
 // otherManifest is about a version on disk whose manifest is not the wanted one: with
@@ -232,24 +243,24 @@ func (c *cycle) install(ctx context.Context, t target) (target, error) {
 	if err != nil {
 		return t, err
 	}
-	return c.unpack(ctx, t, p)
+	return c.unpack(ctx, t, p, install(t))
 }
 
 // unpack fetches the tarball unless it was refused just now, and puts what it holds in
 // place, durably.
-func (c *cycle) unpack(ctx context.Context, t target, p *prepared) (target, error) {
+func (c *cycle) unpack(ctx context.Context, t target, p *prepared, place placing) (target, error) {
 	t.Manifest = layout.Sum(p.meta.Manifest)
 	if err := c.refused(ctx, t, p.bundle); err != nil {
 		return t, err
 	}
-	err := c.bring(ctx, t, p)
+	err := c.bring(ctx, t, p, place)
 	if err != nil && reason.Of(err).Exit() == 3 {
 		err = c.refuse(ctx, t, p.bundle, err)
 	}
 	return t, err
 }
 
-func (c *cycle) bring(ctx context.Context, t target, p *prepared) error {
+func (c *cycle) bring(ctx context.Context, t target, p *prepared, place placing) error {
 	f, err := c.fetch(ctx, t, p.bundle)
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", p.bundle.Name, err)
@@ -268,7 +279,7 @@ func (c *cycle) bring(ctx context.Context, t target, p *prepared) error {
 		return fmt.Errorf("unpack %s: %w", p.bundle.Name, err)
 	}
 	c.beginBulk(Installing)
-	if err := stage.Install(t.Version, p.meta, entries); err != nil {
+	if err := place(stage, p.meta, entries); err != nil {
 		return err
 	}
 	c.st.Refused = nil

@@ -21,6 +21,7 @@ const (
 	notSwapped finding = "an activation stopped before the swap"
 	switched   finding = "an activation stopped after the swap"
 	goingBack  finding = "a way back was not finished"
+	repairing  finding = "a repair of the live release was not finished"
 )
 
 // maxTries is how often one intent is resumed.
@@ -37,6 +38,8 @@ func diagnose(st *node.State, cur node.Current) finding {
 		return fine
 	case cur.Version == "":
 		return lost
+	case i == nil && st.Repair == cur.Version:
+		return repairing
 	case i == nil && (st.Running == nil || st.Running.Version == cur.Version):
 		return fine
 	case i == nil:
@@ -131,6 +134,8 @@ func (c *cycle) mend(ctx context.Context) (Result, error) {
 			if c.st.Intent == nil {
 				return Result{}, nil
 			}
+		case repairing:
+			return c.finishRepair(ctx)
 		case switched, goingBack:
 			if c.overruled() {
 				c.opts.Order = true // the pin ends the probation at once; see follow
@@ -216,7 +221,7 @@ func (c *cycle) resumeBack(ctx context.Context) (Result, error) {
 // acceptByHand takes what a person made `current` for an order. A pin that is younger
 // than the change is the later order and stays.
 func (c *cycle) acceptByHand() error {
-	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
+	c.st.Intent, c.st.Retry, c.st.Degraded, c.st.Repair = nil, nil, nil, ""
 	if r := c.st.Running; r != nil && r.Version != c.cur.Version {
 		c.st.Previous = r
 	}

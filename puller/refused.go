@@ -54,8 +54,11 @@ func (c *cycle) refuse(ctx context.Context, t target, b layout.Bundle, cause err
 
 // orderOf names what made t the target: the channel state, or the pin.
 func (c *cycle) orderOf(t target) int64 {
-	if t.Pin {
+	switch {
+	case t.Pin:
 		return t.Attempt
+	case c.channel == nil:
+		return 0 // a repair needs no order
 	}
 	return c.channel.Seq
 }

@@ -42,6 +42,8 @@ func ranBefore(i *node.Intent) string {
 	switch {
 	case i.Over != nil && i.Via != i.To:
 		return i.Via
+	case i.Over == nil && i.Via == i.To:
+		return "" // it was live before, and was only started again
 	case i.From != i.To:
 		return i.From
 	}

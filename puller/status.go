@@ -134,6 +134,8 @@ func (c *cycle) headline(pinErr error) (reason.Code, string) {
 		return reason.Probation, fmt.Sprintf("%s was swapped in %s and has not proven itself yet; if no puller is running, the next `puller` goes on, and goes back to %s if it fails", c.st.Intent.To, c.age(c.st.Intent.Started), orNone(c.st.Intent.From))
 	case goingBack:
 		return reason.Probation, fmt.Sprintf("%s failed, and the way back to %s is not finished; if no puller is running, the next `puller` finishes it; it failed with: %s", c.st.Intent.To, c.st.Intent.From, c.st.Intent.Cause)
+	case repairing:
+		return reason.IO, fmt.Sprintf("a repair of %s was stopped: if it is whole now the next `puller` starts it again", c.st.Repair)
 	case byHand:
 		return reason.Pinned, fmt.Sprintf("`current` was changed to %s by hand: the next `puller` keeps it and holds it as a pin", c.cur.Version)
 	case lost:
@@ -186,6 +188,10 @@ type Verified struct {
 	Digest  layout.Digest `json:"manifest,omitempty"`
 	Bytes   int64         `json:"bytes,omitempty"`
 	Entries int64         `json:"entries,omitempty"`
+	// Repaired says that it was damaged, as Message says, and was fetched again.
+	Repaired bool `json:"repaired,omitempty"`
+
+	damage error
 }
 
 // Verify hashes the releases of this node, all of them or those of the given versions,
@@ -219,7 +225,7 @@ func (p *Puller) Verify(ctx context.Context, versions []string) ([]Verified, err
 		case errors.Is(err, node.ErrForeign):
 			r.Message = "made by another deployer: nothing to compare it with"
 		case err != nil:
-			r.Reason, r.Message = reason.Of(err), err.Error()+mend(r.Current)
+			r.Reason, r.Message, r.damage = reason.Of(err), err.Error()+mend(r.Current), err
 			if first == nil {
 				first = err
 			}
@@ -234,7 +240,7 @@ func (p *Puller) Verify(ctx context.Context, versions []string) ([]Verified, err
 // mend says how a damaged release is made whole.
 func mend(current bool) string {
 	if current {
-		return "; to mend it pin another version and unpin again: it is fetched anew"
+		return "; `puller verify --repair` fetches it again, and restarts the app"
 	}
-	return "; it is fetched anew when it is wanted"
+	return "; it is fetched again when it is wanted, or by `puller verify --repair`"
 }

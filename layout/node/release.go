@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
@@ -214,6 +216,44 @@ func (m Meta) files() map[string][]byte {
 // Install stores meta in the staged release, makes all of it durable and puts it in
 // place as releases/<version>. An error condemns the stage: Discard it, never retry.
 func (s *Stage) Install(version string, meta Meta, entries []tree.Entry) error {
+	if err := s.seal(version, meta, entries); err != nil {
+		return err
+	}
+	if err := durable.Rename(s.path, s.dir.ReleasePath(version)); err != nil {
+		return reason.OnDisk(fmt.Errorf("put release %q in place: %w", version, err))
+	}
+	return nil
+}
+
+// ErrNoExchange is matched where the filesystem cannot exchange two directories.
+var ErrNoExchange = errors.New("the filesystem cannot exchange two directories in one step")
+
+// Exchange is Install over a release that is in place: in one step, so that it is there at
+// any moment. What it was goes to the trash. announce is called when only that step is left,
+// and an error of it ends it all. Of another error, ErrNoExchange excepted, the release may
+// be the old one or the new one.
+func (s *Stage) Exchange(version string, meta Meta, entries []tree.Entry, announce func() error) error {
+	if err := s.seal(version, meta, entries); err != nil {
+		return err
+	}
+	if err := announce(); err != nil {
+		return err
+	}
+	err := durable.Exchange(s.path, s.dir.ReleasePath(version))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOTSUP) {
+		return reason.Errorf(reason.Config, "release %q: %w (%w)", version, ErrNoExchange, err)
+	}
+	if err == nil {
+		err = durable.Rename(s.path, s.dir.trash(version))
+	}
+	if err != nil {
+		return reason.OnDisk(fmt.Errorf("exchange release %q: %w", version, err))
+	}
+	return nil
+}
+
+// seal stores meta in the staged release and makes all of it durable.
+func (s *Stage) seal(version string, meta Meta, entries []tree.Entry) error {
 	if err := s.Root.Mkdir(layout.MetaDir, 0o755); err != nil {
 		return reason.OnDisk(err)
 	}
@@ -229,9 +269,6 @@ func (s *Stage) Install(version string, meta Meta, entries []tree.Entry) error {
 	}
 	if err := durable.SyncFS(s.base); err != nil {
 		return reason.OnDisk(fmt.Errorf("make release %q durable: %w", version, err))
-	}
-	if err := durable.Rename(s.path, s.dir.ReleasePath(version)); err != nil {
-		return reason.OnDisk(fmt.Errorf("put release %q in place: %w", version, err))
 	}
 	return nil
 }

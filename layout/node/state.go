@@ -231,6 +231,9 @@ func (s *State) check() error {
 			return fmt.Errorf("%w: release %q", ErrBroken, r.Version)
 		}
 	}
+	if s.Repair != "" && layout.CheckVersion(s.Repair) != nil {
+		return fmt.Errorf("%w: repair of %q", ErrBroken, s.Repair)
+	}
 	if m := s.Mirror; m != nil && (m.Version == "" || m.Channel.Check() != nil) {
 		return fmt.Errorf("%w: mirror %q with version %q", ErrBroken, m.Channel, m.Version)
 	}

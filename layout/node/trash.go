@@ -20,11 +20,15 @@ import (
 // deleted by EmptyTrash or by a later Clean. The caller makes sure that it is not
 // live and not foreign.
 func (d *Dir) Trash(version string) error {
-	to := d.Path("trash", fmt.Sprintf("%s.%d", version, time.Now().UnixNano()))
-	if err := durable.Rename(d.ReleasePath(version), to); err != nil {
+	if err := durable.Rename(d.ReleasePath(version), d.trash(version)); err != nil {
 		return reason.OnDisk(fmt.Errorf("trash release %q: %w", version, err))
 	}
 	return nil
+}
+
+// trash returns a name for what version was.
+func (d *Dir) trash(version string) string {
+	return d.Path("trash", fmt.Sprintf("%s.%d", version, time.Now().UnixNano()))
 }
 
 // EmptyTrash deletes what Trash took away, as long as more says so: it is asked before

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -152,7 +153,8 @@ func (p *program) history() *cobra.Command {
 }
 
 func (p *program) verify() *cobra.Command {
-	return &cobra.Command{
+	var repair bool
+	cmd := &cobra.Command{
 		Use:   "verify [VERSION…]",
 		Short: "Hash the releases on disk and compare them with their manifests",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -160,7 +162,11 @@ func (p *program) verify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			found, err := pl.Verify(cmd.Context(), args)
+			look := pl.Verify
+			if repair {
+				look = pl.Repair
+			}
+			found, err := look(cmd.Context(), args)
 			if found == nil {
 				return err
 			}
@@ -170,10 +176,15 @@ func (p *program) verify() *cobra.Command {
 				}
 			} else {
 				writeVerified(p.std.Out, found)
+				if repair && !slices.ContainsFunc(found, func(v puller.Verified) bool { return v.Repaired || v.Reason.Exit() != 0 }) {
+					fmt.Fprintln(p.std.Out, "nothing is damaged: nothing was changed")
+				}
 			}
 			return cli.Exit(reason.Of(err))
 		},
 	}
+	cmd.Flags().BoolVar(&repair, "repair", false, "fetch what is damaged again; if that is what runs, restart it")
+	return cmd
 }
 
 func (p *program) run() *cobra.Command {

@@ -170,7 +170,10 @@ func writeVerified(out io.Writer, found []puller.Verified) {
 		text := fmt.Sprintf("%d %s, %s, manifest %s", v.Entries, entries, cli.Size(v.Bytes), v.Digest)
 		if v.Message != "" {
 			what, text = string(v.Reason), v.Message
-			if v.Reason.Exit() == 0 {
+			switch {
+			case v.Repaired:
+				what = "repaired"
+			case v.Reason.Exit() == 0:
 				what = "foreign"
 			}
 		}
