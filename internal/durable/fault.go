@@ -21,8 +21,12 @@ import (
 //	fail:N    the operation is not done, and fails with EIO
 //	stored:N  the operation is done, and fails with EIO
 //	stop:N    the process stops (SIGSTOP) before the operation; the test cuts the power
+//	stopped:N the process stops right after it
 //	full:N    the operation and all later ones that need space fail with ENOSPC
 //	count:F   nothing; the number of operations so far is kept in the file F
+//
+// Instead of N, "KIND:END" is each operation of a kind on a path that ends so, as in
+// stop:rename:/current.
 //
 // SANDO_FAULT_LIE names a kind of operation (fsync, syncfs) that is never done and said
 // to be: what a test that cuts the power must find out.
@@ -48,6 +52,9 @@ func op(kind, path string, do func() error) error {
 	if mode == "full" && n >= at && needsSpace(kind) {
 		return fmt.Errorf("%s %s: %w", kind, path, unix.ENOSPC)
 	}
+	if err != nil && named(arg, kind, path) {
+		at, err = n, nil
+	}
 	if err != nil || n != at {
 		return do()
 	}
@@ -56,6 +63,8 @@ func op(kind, path string, do func() error) error {
 		kill()
 	case "stop":
 		signal(syscall.SIGSTOP)
+	case "stopped":
+		defer signal(syscall.SIGSTOP)
 	case "killed":
 		if err := do(); err != nil {
 			return err
@@ -70,6 +79,12 @@ func op(kind, path string, do func() error) error {
 		return fmt.Errorf("%s %s: %w", kind, path, unix.EIO)
 	}
 	return do()
+}
+
+// named reports whether arg names an operation as KIND:END.
+func named(arg, kind, path string) bool {
+	want, end, ok := strings.Cut(arg, ":")
+	return ok && kind == want && strings.HasSuffix(path, end)
 }
 
 func needsSpace(kind string) bool {
