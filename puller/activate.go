@@ -40,6 +40,9 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 	if t.Version == c.cur.Version && !unproven(c.st) && c.st.Intent == nil {
 		return c.takeOver(t)
 	}
+	if err := c.ready(ctx, t); err != nil {
+		return Result{}, err
+	}
 	return c.activate(ctx, t, c.goingBackTo(t.Version))
 }
 
@@ -161,7 +164,11 @@ func (c *cycle) settle(ctx context.Context, prove func(context.Context, trial) e
 	err := prove(ctx, trial{version: i.To, before: i.Invocation, bears: i.From == ""})
 	switch {
 	case err == nil:
-		return c.good()
+		res, err := c.good()
+		if err == nil {
+			c.afterHealthy(ctx, i)
+		}
+		return res, err
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("interrupted while %s proves itself, the next cycle goes on: %w", i.To, ctx.Err())
 	case errors.Is(err, service.ErrGoingDown):
@@ -210,7 +217,7 @@ func (c *cycle) goBack(ctx context.Context, cause error) (Result, error) {
 	}
 	i.Cause = node.Line(cause.Error())
 	i.Invocation = c.failedRun(ctx, i)
-	c.block(i).Output = c.earlyOutput(ctx)
+	c.block(i).Output = c.earlyOutput(ctx, cause)
 	if to == "" {
 		return c.degrade(ctx, fmt.Errorf("no other release is whole"))
 	}
@@ -259,9 +266,12 @@ func (c *cycle) block(i *node.Intent) *node.Block {
 	if b := c.st.IsBlocked(i.To, i.Manifest, i.Attempt); b != nil {
 		return b
 	}
-	c.st.Blocked = append(c.st.Blocked, node.Block{
-		Version: i.To, Manifest: i.Manifest, Attempt: i.Attempt, At: canon.At(c.now()), Cause: i.Cause,
-	})
+	return c.addBlock(node.Block{Version: i.To, Manifest: i.Manifest, Attempt: i.Attempt, Cause: i.Cause})
+}
+
+func (c *cycle) addBlock(b node.Block) *node.Block {
+	b.At = canon.At(c.now())
+	c.st.Blocked = append(c.st.Blocked, b)
 	if n := len(c.st.Blocked); n > maxBlocked {
 		c.st.Blocked = append([]node.Block{}, c.st.Blocked[n-maxBlocked:]...)
 	}
@@ -281,7 +291,10 @@ func (c *cycle) failedRun(ctx context.Context, i *node.Intent) string {
 }
 
 // earlyOutput returns what a failed release printed, where its next start destroys that.
-func (c *cycle) earlyOutput(ctx context.Context) []string {
+func (c *cycle) earlyOutput(ctx context.Context, cause error) []string {
+	if out := hookOutput(cause); out != nil {
+		return out
+	}
 	if _, ok := c.service.(service.Manager); ok {
 		return nil // going back does not wait for it
 	}
@@ -378,7 +391,10 @@ func (c *cycle) degrade(ctx context.Context, cause error) (Result, error) {
 // It is not blocked but started again later, each time after a longer while.
 func (c *cycle) stay(ctx context.Context, cause error) (Result, error) {
 	i := c.st.Intent
-	r := &node.Retry{Count: 1, Output: c.output(ctx, c.failedRun(ctx, i))}
+	r := &node.Retry{Count: 1, Output: hookOutput(cause)}
+	if r.Output == nil {
+		r.Output = c.output(ctx, c.failedRun(ctx, i))
+	}
 	if c.st.Retry != nil {
 		r.Count = c.st.Retry.Count + 1
 	}

@@ -36,10 +36,14 @@ func (c *cycle) await(ctx context.Context, d decision) (Result, error) {
 
 func (c *cycle) makeReady(ctx context.Context, t target) error {
 	if !c.isReady(t) {
-		_, err := c.provide(ctx, t)
-		return err
+		t, err := c.provide(ctx, t)
+		if err != nil {
+			return err
+		}
+		return c.audit(t)
 	}
-	// What was found out about keys and revocations since then is told in time.
+	// What was found out about keys and revocations since then is told in time, and so is
+	// what the app's environment lacks.
 	if err := c.checkChannel(); err != nil {
 		return err
 	}
@@ -47,7 +51,10 @@ func (c *cycle) makeReady(ctx context.Context, t target) error {
 	if err != nil {
 		return err
 	}
-	return c.checkInstalled(ctx, t, rel)
+	if err := c.checkInstalled(ctx, t, rel); err != nil {
+		return err
+	}
+	return c.audit(t)
 }
 
 // isReady reports whether t is on disk with the manifest that is wanted.

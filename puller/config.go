@@ -18,6 +18,7 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/hook"
 	"makenot.work/sando/puller/schedule"
 	"makenot.work/sando/puller/service"
 	"makenot.work/sando/systemd"
@@ -28,12 +29,17 @@ const ConfigDir = "/etc/sando"
 
 // Config is a puller's configuration, one file per app.
 type Config struct {
-	App      string `koanf:"app"`
-	Tier     string `koanf:"tier"`
-	Node     string `koanf:"node"`   // default: the host name
-	Root     string `koanf:"root"`   // default: /opt/<app>
-	Trust    string `koanf:"trust"`  // the anchor; default: /etc/sando/<app>/trust.json
-	Retain   int    `koanf:"retain"` // releases kept for going back
+	App    string `koanf:"app"`
+	Tier   string `koanf:"tier"`
+	Node   string `koanf:"node"`   // default: the host name
+	Root   string `koanf:"root"`   // default: /opt/<app>
+	Trust  string `koanf:"trust"`  // the anchor; default: /etc/sando/<app>/trust.json
+	Retain int    `koanf:"retain"` // releases kept for going back
+	Env    struct {
+		Files    []string `koanf:"files"`    // of the app, as for EnvironmentFile= of its unit
+		Required []string `koanf:"required"` // what they must set
+	} `koanf:"env"`
+	Hooks    []hook.Hook `koanf:"hook"`
 	Channels struct {
 		Source string `koanf:"source"` // "git", or "bucket": its mirror there
 		Repo   string `koanf:"repo"`
@@ -94,7 +100,7 @@ func (c *Config) Polls() schedule.Schedule { return c.polls }
 // notYet lists the keys of the format that this version does not act on. Ignoring one
 // of them could hurt, so they are refused.
 var notYet = [...]string{
-	"env", "hook", "report",
+	"report",
 	"channels.min_seq",
 }
 
@@ -219,6 +225,9 @@ func (c *Config) completeRest() (err error) {
 		return fmt.Errorf("health: %w", err)
 	}
 	if err := c.service().Check(c.probe().NamesVersion()); err != nil {
+		return err
+	}
+	if err := c.checkHooks(); err != nil {
 		return err
 	}
 	for key, d := range map[string]time.Duration{"start_timeout": c.Health.StartTimeout, "interval": c.Health.Interval} {

@@ -11,6 +11,7 @@ import (
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/hook"
 )
 
 // Pin orders this node to run exactly what o says, and to hold it. The order is on disk
@@ -229,6 +230,12 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 		c.warn("%s", d.Warning)
 	}
 	plan.Act, plan.Reason = d.Act, d.Reason
+	if d.Act || d.Await {
+		if err := c.planAudit(d.Target); err != nil {
+			plan.Act, plan.Steps = false, append(plan.Steps, err.Error())
+			return err
+		}
+	}
 	if d.Await {
 		plan.Version, plan.Manifest = d.Target.Version, d.Target.Manifest
 		plan.Steps = append(plan.Steps, c.preparation(d)...)
@@ -241,7 +248,7 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 		return pollErr
 	}
 	plan.Reason, plan.Version, plan.Manifest = reason.Updated, d.Target.Version, d.Target.Manifest
-	plan.Steps = append(plan.Steps, c.steps(d)...)
+	plan.Steps = append(plan.Steps, c.steps(ctx, d)...)
 	return pollErr
 }
 
@@ -291,11 +298,13 @@ func (c *cycle) preparation(d decision) []string {
 	return []string{fmt.Sprintf("%s names %s", by, t.Version), step}
 }
 
-func (c *cycle) steps(d decision) []string {
+func (c *cycle) steps(ctx context.Context, d decision) []string {
 	t, steps := d.Target, c.preparation(d)
 	if t.Version != c.cur.Version {
+		steps = append(steps, c.readySteps(ctx, t)...)
 		steps = append(steps, fmt.Sprintf("swap current from %s to %s", orNone(c.cur.Version), t.Version))
 	}
+	steps = append(steps, c.hookSteps(ctx, t, hook.AfterSwap)...)
 	well := c.cfg.Health.URL
 	switch s := c.cfg.Service; {
 	case s.Unit != "":
@@ -309,7 +318,7 @@ func (c *cycle) steps(d decision) []string {
 	if well != "" {
 		steps = append(steps, fmt.Sprintf("wait until %s is well for %s", well, c.cfg.Health.StableFor))
 	}
-	return steps
+	return append(steps, c.hookSteps(ctx, t, hook.AfterHealthy)...)
 }
 
 func orNone(v string) string {

@@ -16,6 +16,7 @@ const (
 	Asking     Part = "manifest" // and its signatures
 	Installing Part = "install"  // what was unpacked becomes durable
 	Hashing    Part = "verify"   // a release that is on disk
+	Hooking    Part = "hook"     // a program of the operator's
 	Restarting Part = "restart"  // of the app
 	Probing    Part = "health"   // of the app, once for each probe
 	Tidying    Part = "gc"       // of old releases

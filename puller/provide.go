@@ -45,6 +45,11 @@ func (c *cycle) provide(ctx context.Context, t target) (target, error) {
 		}
 	}
 	t.Manifest = rel.Digest
+	// What the app's environment does not fit is refused at every poll, until somebody mends
+	// that: so before the whole of it is read.
+	if err := c.audit(t); err != nil {
+		return t, err
+	}
 	c.beginBulk(Hashing)
 	if _, err := c.dir.Verify(ctx, t.Version); err != nil {
 		if reason.Of(err) != reason.Mismatch {

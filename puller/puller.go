@@ -6,6 +6,7 @@
 //	poll      ask for news, walk trust, accept the state             source.go, poll.go, trust.go
 //	decide    what should run, and whether to act on it now         decide.go
 //	provide   manifest, tarball, unpack, put in place               provide.go, fetch.go
+//	          the app's env files fit it; hooks that come before    audit.go, hooks.go
 //	activate  intent, swap, restart, health, result or the way back activate.go
 //	tidy      keep `retain` releases, delete leftovers              gc.go
 //
@@ -34,6 +35,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"makenot.work/sando/channels/repo"
@@ -42,6 +44,7 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/hook"
 	"makenot.work/sando/puller/service"
 )
 
@@ -51,6 +54,7 @@ type Puller struct {
 	dir     *node.Dir
 	bucket  bucket.Bucket
 	service service.Service
+	hooks   *hook.Runner
 	log     *slog.Logger
 	now     func() time.Time
 	meter   Meter
@@ -74,7 +78,10 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, meter Meter) (*Pull
 	if meter == nil {
 		meter = func(string, int64) (func(int64), func()) { return func(int64) {}, func() {} }
 	}
-	return &Puller{cfg: cfg, dir: dir, bucket: b, service: service.New(cfg.service()), log: log, now: time.Now, meter: meter}, nil
+	return &Puller{
+		cfg: cfg, dir: dir, bucket: b, service: service.New(cfg.service()), hooks: hook.New(cfg.hooks()),
+		log: log, now: time.Now, meter: meter,
+	}, nil
 }
 
 // Close ends what a Puller keeps from cycle to cycle.
@@ -186,8 +193,11 @@ func (p *Puller) result(code reason.Code, message string) Result {
 }
 
 func (c *cycle) run(ctx context.Context) (Result, error) {
-	c.begin(Recovering, shortly)
+	c.begin(Recovering, hook.Patience)
 	if err := c.load(); err != nil {
+		return Result{}, err
+	}
+	if err := c.hooks.Clear(ctx); err != nil {
 		return Result{}, err
 	}
 	recovered, err := c.recover(ctx)
@@ -314,7 +324,9 @@ func (c *cycle) combine(recovered Result, recoverErr, pollErr error, res Result,
 }
 
 func (c *cycle) warn(format string, args ...any) {
-	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
+	if text := fmt.Sprintf(format, args...); !slices.Contains(c.warnings, text) {
+		c.warnings = append(c.warnings, text)
+	}
 }
 
 // end completes the result and keeps it for status.

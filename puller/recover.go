@@ -8,6 +8,7 @@ import (
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/hook"
 )
 
 // finding is what a start finds on disk.
@@ -189,7 +190,8 @@ func (c *cycle) resume(ctx context.Context) (Result, error) {
 		}
 		return c.goBack(ctx, err)
 	}
-	if c.startedSince(ctx, i.Invocation) {
+	// Whether a hook was run before that start is not known.
+	if len(c.hooksOf(hook.AfterSwap)) == 0 && c.startedSince(ctx, i.Invocation) {
 		c.log.Info("not restarted again: it was started since the swap", "version", i.To)
 		if i.Force {
 			return c.forced(nil)

@@ -50,6 +50,9 @@ type trial struct {
 // itself. Any error but ctx's, errOrder, service.ErrGoingDown and service.ErrHindered means
 // that it did not.
 func (c *cycle) start(ctx context.Context, t trial) error {
+	if err := c.afterSwap(ctx, t.version); err != nil {
+		return err
+	}
 	before := c.lookAtApp(ctx)
 	if err := c.restart(ctx, t.version); err != nil {
 		return err

@@ -120,6 +120,8 @@ func addKeys(v reflect.Value, prefix string, found facts) {
 
 func keyType(f reflect.Value) string {
 	switch {
+	case f.Kind() == reflect.Pointer: // what may be left out, and not be nothing
+		return keyType(reflect.New(f.Type().Elem()).Elem())
 	case f.Type() == reflect.TypeFor[time.Duration]():
 		return "duration"
 	case f.Kind() == reflect.String:

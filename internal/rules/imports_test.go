@@ -24,8 +24,10 @@ func edges() [][2]string {
 		{"puller/cli", "puller puller/daemon systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/reason"},
 		{"puller/schedule", ""},
+		{"puller/envfile", ""},
+		{"puller/hook", "puller/envfile systemd systemd/journal layout internal/canon internal/reason"},
 		{"puller/service", "systemd systemd/journal systemd/notify layout layout/bucket layout/node internal/reason"},
-		{"puller", "puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
+		{"puller", "puller/envfile puller/hook puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},

@@ -16,6 +16,7 @@
 //	  git/                     a mirror of the channel repo; may be deleted
 //	  history.jsonl            what happened, a line each
 //	  service.log              what the last service command printed
+//	  hook                     the unit of a hook that may be running
 //	  lock                     held by the one puller that changes anything
 //	  daemon                   held by the one daemon, if there is one; says who it is
 //
