@@ -54,7 +54,7 @@ func edges() [][2]string {
 		{"systemd/appunit", ""},
 		{"systemd/notify", ""},
 		{"systemd/journal", "internal/canon"},
-		{"systemd", "systemd/journal"},
+		{"systemd", ""},
 
 		{"internal/canon/canontest", "internal/canon internal/reason"},
 		{"internal/cli", "internal/canon internal/reason"},

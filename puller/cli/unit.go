@@ -24,7 +24,7 @@ func (p *program) unit() *cobra.Command {
 		Long: `Print a unit file that runs the app through ` + "`current`" + `, in a sandbox that hardly any program misses.
 It changes nothing: redirect it to a file in /etc/systemd/system, read it, make it yours.
 
-Name, root and unit of the app come from the configuration. With --app NAME and no
+Name, root, unit and env files of the app come from the configuration. With --app NAME and no
 /etc/sando/NAME.toml yet, they are NAME, /opt/NAME and NAME.service.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -54,7 +54,7 @@ Name, root and unit of the app come from the configuration. With --app NAME and 
 	flags.StringVar(&s.Unit, "unit", "", "`NAME` of the unit (default: service.unit, else APP.service)")
 	flags.StringVar(&s.Root, "root", "", "`DIR` that the releases are in (default: root, else /opt/APP)")
 	flags.StringVar(&s.Type, "type", appunit.Types()[0], "`TYPE` of the unit: notify if the app tells systemd when it is ready")
-	flags.StringArrayVar(&s.EnvFiles, "env-file", nil, "`FILE` with its environment (repeatable)")
+	flags.StringArrayVar(&s.EnvFiles, "env-file", nil, "`FILE` with its environment (repeatable; default: env.files)")
 	flags.StringArrayVar(&s.ReadWrite, "read-write", nil, "`PATH` that it may write to (repeatable)")
 	flags.StringVar(&s.State, "state-directory", "", "`NAME` of a directory in /var/lib that systemd makes for it")
 	flags.StringVar(&mode, "state-directory-mode", "0750", "its `MODE`, which systemd sets at each start")
@@ -88,6 +88,9 @@ func (p *program) complete(s *appunit.Spec) error {
 	}
 	if s.Unit == "" {
 		s.Unit = cfg.Service.Unit
+	}
+	if s.EnvFiles == nil {
+		s.EnvFiles = cfg.Env.Files
 	}
 	return nil
 }
