@@ -1,8 +1,8 @@
 // Package daemon is a puller that goes on running: `puller run`.
 //
 // One goroutine does cycle after cycle: the first at once, the next by schedule.poll. It
-// wakes early for a pin that another process has given, for a first install that is to be
-// started again, and for SIGHUP. A second goroutine answers to the service manager:
+// wakes early for a pin that another process has given, for what a cycle said is due by then
+// (puller.Result.Again: the end of a pin, for example), and for SIGHUP. A second goroutine answers to the service manager:
 //
 //	READY=1        once the first cycle has recovered what was left open, or found that
 //	               another puller is at work. A node without network becomes ready
