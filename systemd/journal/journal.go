@@ -11,7 +11,8 @@
 // the line when the process is gone and the unit has ended: then it knows only the unit. That
 // is how a shell script fails. So lines without a mark belong to the invocation before them.
 // What a program sends otherwise than by its standard output, and then ends at once, may not
-// be known as its at all.
+// be known as its at all. A unit with LogNamespace= has a journal of its own, which is not
+// looked at.
 package journal
 
 import (

@@ -1,11 +1,14 @@
 package journal
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"makenot.work/sando/internal/canon"
 )
 
 func TestRead(t *testing.T) {
@@ -111,4 +114,25 @@ func TestNames(t *testing.T) {
 			t.Errorf("%q, %q: got %v, want %s", c.unit, c.invocation, err, c.want)
 		}
 	}
+}
+
+// Whatever is in a journal, what is shown of it is fit to be shown.
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(`{"MESSAGE":"a\nb","_SYSTEMD_UNIT":"a.service"}{"MESSAGE":[27,91,109,255]}`), true)
+	f.Add([]byte(`{"MESSAGE":[["x"],1],"INVOCATION_ID":null,"MESSAGE_ID":{}}`), false)
+	f.Fuzz(func(t *testing.T, data []byte, any bool) {
+		s := scan{unit: "a.service", lines: 5}
+		if !any {
+			s.invocation = strings.Repeat("1", 32)
+		}
+		s.read(bytes.NewReader(data))
+		if len(s.found) > s.lines {
+			t.Errorf("%d lines", len(s.found))
+		}
+		for _, line := range s.found {
+			if line == "" || len(line) > maxLine || !utf8.ValidString(line) || strings.ContainsFunc(line, canon.Unprintable) || cleanLine(line) != line {
+				t.Errorf("line %q", line)
+			}
+		}
+	})
 }
