@@ -346,7 +346,9 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 	case err != nil:
 		return c.degrade(ctx, err)
 	}
-	c.st.Running = c.release(i.From)
+	again := *c.release(i.From)
+	again.Since = canon.At(c.now())
+	c.st.Running = &again
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
 	out := c.testify(ctx, i)
 	if err := c.save(); err != nil {

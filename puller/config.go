@@ -152,12 +152,7 @@ func (c *Config) complete() error {
 	if err := layout.CheckNode(c.Node); err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
-	if c.Root == "" {
-		c.Root = "/opt/" + c.App
-	}
-	if c.Trust == "" {
-		c.Trust = filepath.Join(ConfigDir, c.App, "trust.json")
-	}
+	c.completePaths()
 	if !filepath.IsAbs(c.Trust) {
 		return fmt.Errorf("trust: %q is not an absolute path", c.Trust)
 	}
@@ -171,6 +166,15 @@ func (c *Config) complete() error {
 		return fmt.Errorf("retain: %d is less than 1", c.Retain)
 	}
 	return c.completeRest()
+}
+
+func (c *Config) completePaths() {
+	if c.Root == "" {
+		c.Root = "/opt/" + c.App
+	}
+	if c.Trust == "" {
+		c.Trust = filepath.Join(ConfigDir, c.App, "trust.json")
+	}
 }
 
 func (c *Config) checkStorage() error {

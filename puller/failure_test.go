@@ -222,9 +222,9 @@ func behave(how map[string]string) (func(m *managed, looks int) (service.Run, er
 		case "again":
 			r.Up, r.Again = false, true
 		case "dies later":
-			r.Up, r.Ended = looks < 3, looks >= 3
+			r.Up, r.Ended = looks < 2, looks >= 2
 		case "restarts later":
-			r.Restarts = looks / 3
+			r.Restarts = looks - 1
 		case "flaps":
 			r.Up, r.Again, r.Restarts = looks%2 == 1, looks%2 == 0, looks/2
 		}

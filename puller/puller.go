@@ -349,6 +349,9 @@ func (c *cycle) end(res Result, err error) (Result, error) {
 			res.Manifest = r.Manifest
 		}
 	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, service.ErrGoingDown) {
+		return res, err // it came to no end
+	}
 	// What was done is on record already: that status does not tell of it undoes nothing.
 	if err := c.keep(code, message); err != nil {
 		c.warn("status is not up to date: %s", err)

@@ -341,7 +341,7 @@ func TestStatusReadsWell(t *testing.T) {
 	}
 	w.edit(func(s *node.State) { s.Intent = switching("1.0", "3.0") })
 	w.link("3.0")
-	if s := status(); s.Reason != reason.Probation || !strings.Contains(s.Message, "has not proven itself") {
+	if s := status(); s.Reason != reason.Probation || !strings.Contains(s.Message, "has to prove itself") {
 		t.Errorf("half-killed: %+v", s)
 	}
 }

@@ -37,7 +37,9 @@ type Status struct {
 	Releases  []string       `json:"releases"`
 	Trust     int64          `json:"trust,omitempty"` // version of the newest trust held
 	Rewritten bool           `json:"rewritten,omitempty"`
-	Daemon    *node.Daemon   `json:"daemon,omitempty"` // the one that is at work
+	Daemon    *node.Daemon   `json:"daemon,omitempty"`  // the one that is at work
+	AtWork    string         `json:"at_work,omitempty"` // who holds the lock: a cycle that goes on
+	Pending   bool           `json:"pending,omitempty"` // the cycle that goes on, or the next, activates what is wanted
 	LastCycle canon.Time     `json:"last_cycle,omitzero"`
 	Last      node.Outcome   `json:"last"`
 	Warnings  []string       `json:"warnings,omitempty"`
@@ -47,7 +49,7 @@ type Status struct {
 type Wanted struct {
 	Version  string        `json:"version"`
 	Manifest layout.Digest `json:"manifest,omitempty"`
-	By       string        `json:"by"` // "pin" or "channel"
+	By       string        `json:"by"` // "pin", "channel", or "hand": it will be a pin
 }
 
 // ChannelStatus is the last accepted state of the tier's channel.
@@ -82,7 +84,7 @@ func (p *Puller) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	c.describeUnit(ctx, &s)
-	s.Reason, s.Message = c.headline(pinErr)
+	s.Reason, s.Message = c.headline(&s, pinErr)
 	s.Warnings = c.warnings
 	return s, nil
 }
@@ -91,7 +93,13 @@ func (c *cycle) describe(s *Status) error {
 	st := c.st
 	if c.cur.Version != "" {
 		s.Running = c.release(c.cur.Version)
+		if r := st.Running; r == nil || r.Version != c.cur.Version {
+			live := *s.Running
+			live.Since = canon.At(c.cur.Changed)
+			s.Running = &live
+		}
 	}
+	s.AtWork = c.dir.Busy()
 	s.Pin, s.Intent, s.LastGood, s.Previous, s.Retry = c.pin, st.Intent, st.LastGood, st.Previous, st.Retry
 	s.Window = c.windowStatus()
 	s.Blocked, s.Rewritten, s.Last = st.Blocked, st.Rewritten, st.Last
@@ -125,22 +133,22 @@ func channelStatus(ch *channels.Channel) *ChannelStatus {
 }
 
 // headline says in one code and one sentence how this node is.
-func (c *cycle) headline(pinErr error) (reason.Code, string) {
+func (c *cycle) headline(s *Status, pinErr error) (reason.Code, string) {
 	switch f := diagnose(c.st, c.cur); f {
 	case fine:
 	case odd:
 		return reason.Config, c.cur.Odd
-	case switched:
-		return reason.Probation, fmt.Sprintf("%s was swapped in %s and has not proven itself yet; if no puller is running, the next `puller` goes on, and goes back to %s if it fails", c.st.Intent.To, c.age(c.st.Intent.Started), orNone(c.st.Intent.From))
-	case goingBack:
-		return reason.Probation, fmt.Sprintf("%s failed, and the way back to %s is not finished; if no puller is running, the next `puller` finishes it; it failed with: %s", c.st.Intent.To, c.st.Intent.From, c.st.Intent.Cause)
 	case repairing:
 		return reason.IO, fmt.Sprintf("a repair of %s was stopped: if it is whole now the next `puller` starts it again", c.st.Repair)
+	case switched, goingBack:
+		return c.unfinished(s)
 	case byHand:
+		s.Wanted = &Wanted{Version: c.cur.Version, By: "hand"}
 		return reason.Pinned, fmt.Sprintf("`current` was changed to %s by hand: the next `puller` keeps it and holds it as a pin", c.cur.Version)
 	case lost:
 		return reason.IO, string(f) + ": the next `puller` makes the last release that is whole current again"
 	default:
+		s.Pending, s.Intent = true, nil
 		return reason.IO, string(f) + ": the next `puller` decides anew"
 	}
 	if pinErr != nil {
@@ -155,21 +163,61 @@ func (c *cycle) headline(pinErr error) (reason.Code, string) {
 	if c.st.Last.Reason == "" && c.channel == nil && c.pin == nil && c.cur.Version == "" {
 		return reason.Stale, "no cycle has come to an end on this node: the first one is at work, or was stopped; look again, or run `puller`"
 	}
+	return c.decided(s)
+}
+
+// decided says what a cycle would decide now, or why the last one came to nothing.
+func (c *cycle) decided(s *Status) (reason.Code, string) {
 	d := decide(c.facts())
 	if d.Warning != "" {
 		c.warn("%s", d.Warning)
 	}
 	last := c.st.Last
 	if last.Reason.Exit() != 0 && last.Reason != "" && (d.Act || d.Reason.Exit() == 0 || d.Reason == reason.Stale) {
-		return last.Reason, last.Message
+		next := ""
+		if last.Reason.Exit() == 1 {
+			next = "; the next cycle tries again"
+		}
+		return last.Reason, last.Message + next
 	}
-	if d.Act {
+	switch {
+	case d.Act && s.AtWork != "":
+		s.Pending = true
+		return reason.IO, fmt.Sprintf("%s is wanted and does not run yet: a puller is at work on it", d.Target.Version)
+	case d.Act:
+		s.Pending = true
 		return reason.IO, fmt.Sprintf("%s is wanted and does not run yet: the next `puller` activates it", d.Target.Version)
 	}
 	if d.Await && !c.isReady(d.Target) {
 		d.Message += "; it is not on disk yet: the next `puller` fetches it"
 	}
 	return d.Reason, d.Message
+}
+
+// unfinished is about an activation after its swap.
+func (c *cycle) unfinished(s *Status) (reason.Code, string) {
+	i, last := c.st.Intent, c.st.Last
+	if s.AtWork == "" && (last.Reason.Exit() == 1 || last.Reason.Exit() == 2) && !last.Since.Before(i.Started.Time) {
+		return last.Reason, last.Message // why it was not gone on with
+	}
+	next := "; no puller is at work: the next `puller` goes on"
+	if s.AtWork != "" {
+		next = ""
+	}
+	if i.Phase == node.RollingBack {
+		return reason.Probation, fmt.Sprintf("%s failed, and %s is being started again%s; it failed with: %s", i.To, i.From, next, i.Cause)
+	}
+	h := c.cfg.Health
+	fails := fmt.Sprintf("%s is started again", i.From)
+	if i.From == "" {
+		fails = "it stays and is started again later: there is nothing to go back to"
+	}
+	until := ""
+	if good := i.Started.Add(h.StableFor); good.After(c.now()) {
+		until = fmt.Sprintf("; that is at %s at the earliest", good.Format(canon.TimeLayout))
+	}
+	return reason.Probation, fmt.Sprintf("%s was swapped in %s and has to prove itself: well within %s, and then for %s%s; if it fails, %s%s",
+		i.To, c.age(i.Started), h.StartTimeout, h.StableFor, until, fails, next)
 }
 
 func (c *cycle) age(t canon.Time) string {

@@ -71,6 +71,27 @@ func Load(src Source, into any) error {
 	return nil
 }
 
+// Peek returns the texts that a source has under keys, as far as it can be read: for words
+// about a configuration that Load refuses, and for nothing else.
+func Peek(src Source, keys ...string) map[string]string {
+	k := koanf.New(".")
+	if data, err := os.ReadFile(src.File); err == nil {
+		_ = k.Load(rawbytes.Provider(data), toml.Parser())
+	}
+	_ = k.Load(env.Provider(".", env.Opt{Prefix: EnvPrefix, TransformFunc: envKey}), nil)
+	_ = k.Load(confmap.Provider(src.Flags, "."), nil)
+	found := map[string]string{}
+	for _, key := range keys {
+		switch v := k.Get(key).(type) {
+		case string:
+			found[key] = v
+		case Text:
+			found[key] = string(v)
+		}
+	}
+	return found
+}
+
 func envKey(name, value string) (string, any) {
 	key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
 	return strings.ReplaceAll(key, "__", "."), Text(value)

@@ -106,21 +106,43 @@ func (p *program) status() *cobra.Command {
 		Short: "What runs, what should run, and why",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			pl, err := p.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			s, err := pl.Status(cmd.Context())
-			if err != nil {
+			s, err := p.look(cmd.Context())
+			if s.App == "" {
 				return err
 			}
 			if p.json {
-				return cli.JSON(p.std.Out, s)
+				if jerr := cli.JSON(p.std.Out, s); jerr != nil {
+					return jerr
+				}
+			} else {
+				writeStatus(p.std.Out, s)
 			}
-			writeStatus(p.std.Out, s)
+			if err != nil {
+				return cli.Exit(reason.Of(err))
+			}
 			return nil
 		},
 	}
+}
+
+// look returns the status, also where the configuration is not good; then with its error.
+func (p *program) look(ctx context.Context) (puller.Status, error) {
+	file, flags, err := p.source()
+	if err != nil {
+		return puller.Status{}, err
+	}
+	pl, err := p.open(ctx)
+	if reason.Of(err) == reason.Config {
+		return puller.StatusDespite(ctx, file, flags, err)
+	}
+	if err != nil {
+		return puller.Status{}, err
+	}
+	s, err := pl.Status(ctx)
+	if err != nil {
+		return puller.Status{}, err
+	}
+	return s, nil
 }
 
 func (p *program) history() *cobra.Command {
@@ -231,23 +253,31 @@ func (p *program) open(ctx context.Context) (*puller.Puller, error) {
 }
 
 func (p *program) load() (*puller.Config, error) {
+	file, flags, err := p.source()
+	if err != nil {
+		return nil, err
+	}
+	return puller.LoadConfig(file, flags)
+}
+
+// source says where the configuration comes from.
+func (p *program) source() (file string, flags map[string]any, err error) {
 	given := p.config
 	if given == "" && p.app == "" {
 		given = p.std.Env("SANDO_CONFIG")
 	}
-	file, err := puller.FindConfig(given, p.app, puller.ConfigDir)
-	if err != nil {
-		return nil, err
+	if file, err = puller.FindConfig(given, p.app, puller.ConfigDir); err != nil {
+		return "", nil, err
 	}
-	flags := map[string]any{}
+	flags = map[string]any{}
 	for _, s := range p.set {
 		key, value, ok := strings.Cut(s, "=")
 		if !ok {
-			return nil, reason.Errorf(reason.Config, "--set %q is not KEY=VALUE", s)
+			return "", nil, reason.Errorf(reason.Config, "--set %q is not KEY=VALUE", s)
 		}
 		flags[key] = config.Text(value)
 	}
-	return puller.LoadConfig(file, flags)
+	return file, flags, nil
 }
 
 func meter(w io.Writer) puller.Meter {

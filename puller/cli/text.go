@@ -17,27 +17,45 @@ import (
 // next, and what a person can do.
 func writeStatus(out io.Writer, s puller.Status) {
 	now := time.Now()
-	runs := "runs nothing"
-	if s.Running != nil {
-		runs = fmt.Sprintf("runs %s since %s", s.Running.Version, moment(now, s.Running.Since))
-		if s.Running.Forced != 0 {
-			runs += ", by force: it never proved itself"
-		}
-	}
-	fmt.Fprintf(out, "%s on %s (tier %s): %s\n", s.App, s.Node, s.Tier, runs)
+	fmt.Fprintln(out, cli.Printable(headline(now, s)))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, cli.Printable(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")))
+	row := func(name, text string) {
+		fmt.Fprintf(w, "%s\t%s\n", name, cli.Printable(strings.ReplaceAll(text, "\n", " ")))
 	}
-	line(string(s.Reason), "%s", s.Message)
+	line := func(name, format string, args ...any) {
+		for _, text := range clauses(fmt.Sprintf(format, args...)) {
+			row(name, text)
+			name = ""
+		}
+	}
+	message := s.Message
+	if down(s.Unit) && s.Reason.Exit() == 0 {
+		message += "; but the app does not run, see unit"
+	}
+	line(string(s.Reason), "%s", message)
+	if l := s.Last; l.Reason == s.Reason && l.Reason.Exit() != 0 && !l.Since.IsZero() {
+		line("so since", "%s", moment(now, l.Since))
+	}
+	if b := failure(s); b != nil {
+		for n, text := range b.Output {
+			row(map[bool]string{true: b.Version + " said"}[n == 0], "| "+text)
+		}
+	}
 	writeWanted(line, now, s)
 	if i := s.Intent; i != nil {
 		to := i.To
 		if i.Phase == node.RollingBack {
 			to = i.From
 		}
-		line("in progress", "%s to %s, since %s, resumed %d times", i.Phase, to, moment(now, i.Started), i.Tries)
+		text := fmt.Sprintf("%s to %s, since %s", i.Phase, to, moment(now, i.Started))
+		if i.Tries > 0 {
+			text += fmt.Sprintf(", gone on with %s", times(i.Tries))
+		}
+		line("in progress", "%s", text)
+	}
+	if s.AtWork != "" {
+		line("at work", "%s", s.AtWork)
 	}
 	if w := s.Window; w != nil {
 		text := "closed, opens"
@@ -59,14 +77,17 @@ func writeStatus(out io.Writer, s puller.Status) {
 	}
 	if n := len(s.Blocked); n > 0 {
 		b := s.Blocked[n-1]
-		text := fmt.Sprintf("%d; the last is %s, since %s", n, b.Version, moment(now, b.At))
+		text := fmt.Sprintf("%s, %s", b.Version, moment(now, b.At))
 		if !strings.Contains(s.Message, b.Cause) {
 			text += ": " + b.Cause
+		}
+		if n > 1 {
+			text += fmt.Sprintf("; it is the last of %d", n)
 		}
 		line("failed before", "%s", text)
 	}
 	if r := s.Refused; r != nil {
-		line("refused", "%s, %d times; if it stays as it is, fetched again at %s", r.Object, r.Count, moment(now, r.Next))
+		line("refused", "%s, %s; if it stays as it is, fetched again at %s", r.Object, times(r.Count), moment(now, r.Next))
 	}
 	line("on disk", "%s", orNothing(strings.Join(s.Releases, " ")))
 	if !s.LastCycle.IsZero() {
@@ -92,6 +113,13 @@ func writeStatus(out io.Writer, s puller.Status) {
 	}
 }
 
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
 func unitLine(now time.Time, u *puller.UnitStatus) string {
 	text := u.Name + " is " + u.Words
 	if !u.Since.IsZero() {
@@ -103,11 +131,19 @@ func unitLine(now time.Time, u *puller.UnitStatus) string {
 	if u.Memory != 0 {
 		text += ", " + cli.Size(u.Memory)
 	}
+	switch {
+	case u.Sub == "auto-restart":
+		text += fmt.Sprintf("; `journalctl -u %s` tells why", u.Name)
+	case down(u):
+		text += fmt.Sprintf("; the puller starts it with another release only, `systemctl start %s` now; `journalctl -u %[1]s` tells why it ended", u.Name)
+	}
 	return text
 }
 
 func writeWanted(line func(name, format string, args ...any), now time.Time, s puller.Status) {
 	switch {
+	case s.Wanted != nil && s.Wanted.By == "hand":
+		line("wanted", "%s, changed by hand", s.Wanted.Version)
 	case s.Wanted == nil:
 		line("wanted", "nothing: channel %q was never accepted", s.Tier)
 	case s.Pin != nil:
