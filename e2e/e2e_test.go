@@ -68,6 +68,7 @@ func TestMain(m *testing.M) {
 		"puller":  program(puller.Run),
 		"idle":    program(idle),
 		"mnw":     program(mnw),
+		"fill":    program(fill),
 	})
 }
 

@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -30,7 +29,7 @@ func TestAsRootPowerCut(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
 			testenv.Program(t, "mkfs."+kind)
-			d := newDisk(t, kind)
+			d := newDisk(t, "mkfs."+kind)
 			m := s.machine(kind)
 			m.t, m.root = t, filepath.Join(d.dir, "app")
 			s.configure(m)
@@ -65,39 +64,6 @@ func TestAsRootPowerCut(t *testing.T) {
 		})
 	}
 }
-
-// disk is a filesystem in a file, mounted at dir.
-type disk struct {
-	t          *testing.T
-	image, dir string
-	mounted    bool
-}
-
-func newDisk(t *testing.T, kind string) *disk {
-	t.Helper()
-	d := &disk{t: t, image: filepath.Join(t.TempDir(), "image"), dir: filepath.Join(t.TempDir(), "mnt")}
-	must(t, os.Mkdir(d.dir, 0o755))
-	must(t, os.WriteFile(d.image, nil, 0o600))
-	must(t, os.Truncate(d.image, 400<<20)) // xfs wants 300 MB
-	d.sh("mkfs."+kind, "-q", d.image)
-	t.Cleanup(func() {
-		if d.mounted {
-			d.umount()
-		}
-	})
-	return d
-}
-
-func (d *disk) sh(args ...string) {
-	d.t.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		d.t.Fatalf("%v: %v: %s", args, err, out)
-	}
-}
-
-func (d *disk) mount() { d.t.Helper(); d.sh("mount", "-o", "loop", d.image, d.dir); d.mounted = true }
-
-func (d *disk) umount() { d.t.Helper(); d.sh("umount", d.dir); d.mounted = false }
 
 // reset makes the node on the disk a copy of the template again, durably.
 func (d *disk) reset(m, template *machine) {

@@ -11,7 +11,7 @@
 //	  channels/<tier>-<digest16>.<kid16>.sigstore.json   its signatures
 //	  trust/<N>.json           the trust chain, with its signatures
 //	  staging/ trash/          work in progress; emptied by every cycle
-//	  ballast                  1 MiB of nothing, see below
+//	  ballast/                 1 MiB of nothing, see below
 //	  fetch/<name>             a tarball that is being fetched; at most one, see Fetched
 //	  git/                     a mirror of the channel repo; may be deleted
 //	  history.jsonl            what happened, a line each
@@ -25,9 +25,9 @@
 // parent is writable by others. Who can write .sando/ can make the node forget
 // counters and blocks; signatures still hold.
 //
-// The ballast is real blocks and an inode. What going back depends on (Urgent, Swap, SavePin)
-// deletes it when the disk is full, and is done once more: so a node can go back then too.
-// It is made again when there is room.
+// The ballast is real blocks and a few inodes. What going back depends on (Urgent, Swap,
+// SavePin) deletes of it when the disk is full, and is done once more: so a node can go back
+// then too. It is made again when there is room.
 //
 // A release directory without .sando/ is foreign: made by another deployer. It is
 // never deleted. Other entries of ROOT are never touched.

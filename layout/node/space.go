@@ -2,9 +2,11 @@ package node
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -65,46 +67,86 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 }
 
-// ballastSize is far more than what the writes of a way back take.
-const ballastSize = 1 << 20
-
-func (d *Dir) ballast() string { return d.Path("ballast") }
+// The ballast is files, so that it is inodes as well: a pin takes one for good, and what
+// replaces a file takes one for a moment.
+const (
+	ballastParts = 8
+	ballastPart  = 128 << 10
+)
 
 // Ballast makes the ballast unless it is there. When there is no room for it and the reserve
 // the error has the reason "disk". The caller holds the lock.
 func (d *Dir) Ballast(reserve Reserve) error {
-	info, err := os.Lstat(d.ballast())
-	if err == nil && info.Mode().IsRegular() && info.Size() >= ballastSize {
-		return nil
-	}
-	if err := d.Space(ballastSize, 1, reserve); err != nil {
+	parts, err := d.ballast()
+	if err != nil || len(parts) >= ballastParts {
 		return err
 	}
-	// Random, so that it takes as much space where the filesystem compresses.
-	data := make([]byte, ballastSize)
-	rand.Read(data)
-	if err := durable.WriteFile(d.ballast(), data, 0o600); err != nil {
+	if err := d.Space(ballastParts*ballastPart, ballastParts, reserve); err != nil {
+		return err
+	}
+	if err := d.makeBallast(); err != nil {
 		return reason.OnDisk(fmt.Errorf("make ballast: %w", err))
 	}
 	return nil
 }
 
+// ballast returns the paths of the parts that are there.
+func (d *Dir) ballast() ([]string, error) {
+	entries, err := os.ReadDir(d.Path("ballast"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, reason.OnDisk(err)
+	}
+	var parts []string
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Size() >= ballastPart { // else a crash cut it
+			parts = append(parts, d.Path("ballast", e.Name()))
+		}
+	}
+	return parts, nil
+}
+
+// makeBallast makes the ballast, whole, from nothing or from what is left of it.
+func (d *Dir) makeBallast() error {
+	// Random, so that it takes as much space where the filesystem compresses.
+	data := make([]byte, ballastPart)
+	rand.Read(data)
+	if err := durable.MkdirAll(d.Path("ballast"), 0o700); err != nil {
+		return err
+	}
+	for i := range ballastParts {
+		path := d.Path("ballast", strconv.Itoa(i))
+		if info, err := os.Lstat(path); err == nil && info.Size() == ballastPart {
+			continue
+		}
+		// Not made durable: whoever needs it before the kernel has written it finds room.
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Urgent does a write that going back depends on. When that finds no space the ballast is
-// given up, and it is done once more.
+// given up, part by part until it is enough, and it is done once more.
 func (d *Dir) Urgent(write func() error) error {
 	err := write()
 	if reason.Of(err) != reason.Disk {
 		return err
 	}
-	if derr := d.dropBallast(); derr != nil {
-		return err
+	parts, _ := d.ballast() // one that cannot be read is none
+	for _, p := range append(parts, "") {
+		if p != "" {
+			os.Remove(p) // the next part is given up if this one cannot be
+		}
+		if serr := d.syncFS(); serr != nil {
+			return err
+		}
+		if err = write(); reason.Of(err) != reason.Disk {
+			return err
+		}
 	}
-	return write()
-}
-
-func (d *Dir) dropBallast() error {
-	if err := durable.Remove(d.ballast()); err != nil {
-		return err
-	}
-	return d.syncFS()
+	return err
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -61,8 +60,16 @@ func TestBallast(t *testing.T) {
 	if err := d.Ballast(1 << 60); reason.Of(err) != reason.Disk {
 		t.Errorf("without room for the reserve: %v", err)
 	}
-	if _, err := os.Lstat(d.ballast()); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("made without room: %v", err)
+	parts := func() int {
+		t.Helper()
+		found, err := d.ballast()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	if n := parts(); n != 0 {
+		t.Errorf("%d parts were made without room", n)
 	}
 	full := func(times int) (func() error, *int) {
 		n := 0
@@ -74,35 +81,33 @@ func TestBallast(t *testing.T) {
 		}, &n
 	}
 	for _, c := range []struct {
-		name     string
-		ballast  bool
-		fails    int // times
-		tries    int
-		want     reason.Code
-		survives bool
+		name  string
+		parts int // before
+		fails int // times
+		tries int
+		left  int
+		want  reason.Code
 	}{
-		{"there is room", true, 0, 1, reason.Current, true},
-		{"the ballast is enough", true, 1, 2, reason.Current, false},
-		{"nor is the ballast enough", true, 2, 2, reason.Disk, false},
-		{"no ballast", false, 1, 1, reason.Disk, false},
+		{"there is room", ballastParts, 0, 1, ballastParts, reason.Current},
+		{"a part is enough", ballastParts, 1, 2, ballastParts - 1, reason.Current},
+		{"three parts are enough", ballastParts, 3, 4, ballastParts - 3, reason.Current},
+		{"what is left of it", 2, 2, 3, 0, reason.Current},
+		{"nor is all of it enough", 2, 9, 4, 0, reason.Disk},
+		{"no ballast", 0, 9, 2, 0, reason.Disk},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if err := os.RemoveAll(d.ballast()); err != nil {
-				t.Fatal(err)
+			if err := d.Ballast(0); err != nil || parts() != ballastParts {
+				t.Fatalf("%d parts, %v", parts(), err)
 			}
-			if c.ballast {
-				if err := d.Ballast(0); err != nil {
+			for i := c.parts; i < ballastParts; i++ {
+				if err := os.Truncate(d.Path("ballast", fmt.Sprint(i)), 1); err != nil { // as a crash does
 					t.Fatal(err)
-				}
-				if info, err := os.Lstat(d.ballast()); err != nil || info.Size() != ballastSize || info.Sys().(*syscall.Stat_t).Blocks*512 < ballastSize {
-					t.Fatalf("ballast is %+v, %v", info, err)
 				}
 			}
 			write, n := full(c.fails)
 			err := d.Urgent(write)
-			_, serr := os.Lstat(d.ballast())
-			if reason.Of(err) != c.want || *n != c.tries || (serr == nil) != c.survives {
-				t.Errorf("%d tries, %v; ballast: %v", *n, err, serr)
+			if reason.Of(err) != c.want || *n != c.tries || parts() != c.left {
+				t.Errorf("%d tries, %v; %d parts are left", *n, err, parts())
 			}
 		})
 	}
@@ -110,11 +115,11 @@ func TestBallast(t *testing.T) {
 	if err := d.Ballast(0); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Urgent(func() error { return other }); !errors.Is(err, other) {
-		t.Error(err)
+	if info, err := os.Lstat(d.Path("ballast", "0")); err != nil || info.Sys().(*syscall.Stat_t).Blocks*512 < ballastPart {
+		t.Errorf("no real blocks: %+v, %v", info, err)
 	}
-	if _, err := os.Lstat(d.ballast()); err != nil {
-		t.Errorf("given up for nothing: %v", err)
+	if err := d.Urgent(func() error { return other }); !errors.Is(err, other) || parts() != ballastParts {
+		t.Errorf("%v; %d parts are left", err, parts())
 	}
 }
 
