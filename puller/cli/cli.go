@@ -147,6 +147,7 @@ func (p *program) look(ctx context.Context) (puller.Status, error) {
 
 func (p *program) history() *cobra.Command {
 	var n int
+	var short bool
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "What happened on this node, newest last",
@@ -166,11 +167,12 @@ func (p *program) history() *cobra.Command {
 			if p.json {
 				return cli.JSON(p.std.Out, append([]node.Event{}, events...)) // a list, also when it is empty
 			}
-			writeHistory(p.std.Out, events)
+			writeHistory(p.std.Out, events, short)
 			return nil
 		},
 	}
 	cmd.Flags().IntVarP(&n, "lines", "n", 30, "how many `EVENTS`")
+	cmd.Flags().BoolVarP(&short, "short", "s", false, "leave out what the app and hooks printed")
 	return cmd
 }
 

@@ -170,24 +170,44 @@ func moment(now time.Time, t canon.Time) string {
 	return fmt.Sprintf("%s (%s)", t.Format(canon.TimeLayout), cli.Ago(now, t.Time))
 }
 
-func writeHistory(out io.Writer, events []node.Event) {
+func writeHistory(out io.Writer, events []node.Event, short bool) {
 	if len(events) == 0 {
 		fmt.Fprintln(out, "nothing happened yet")
 		return
 	}
 	for _, e := range events {
-		text := e.Event
-		switch {
-		case e.From != "" && e.To != "":
-			text += " from " + e.From + " to " + e.To
-		case e.To != "":
-			text += " " + e.To
+		at := e.At.Format(canon.TimeLayout)
+		fmt.Fprintf(out, "%s  %s\n", at, printableLine(eventText(e)))
+		if short {
+			continue
 		}
-		if e.Message != "" {
-			text += ": " + e.Message
+		for _, text := range e.Output {
+			fmt.Fprintf(out, "%*s  | %s\n", len(at), "", printableLine(text))
 		}
-		fmt.Fprintf(out, "%s  %s\n", e.At.Format(canon.TimeLayout), cli.Printable(text))
 	}
+}
+
+// eventText tells an event in one line.
+func eventText(e node.Event) string {
+	text := e.Event
+	switch {
+	case e.Event == "degraded":
+		text += fmt.Sprintf(": %s failed, and so did the way back; %s stays", e.From, orNothing(e.To))
+	case e.From != "" && e.To != "":
+		text += " from " + e.From + " to " + e.To
+	case e.To != "":
+		text += " " + e.To
+	}
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return text
+}
+
+// printableLine is cli.Printable of one line: the history is a file that others can write to
+// who are root.
+func printableLine(s string) string {
+	return cli.Printable(strings.NewReplacer("\n", " ", "\t", " ").Replace(s))
 }
 
 func writeVerified(out io.Writer, found []puller.Verified) {

@@ -313,6 +313,8 @@ func (d *daemon) report(res puller.Result) {
 	switch {
 	case outcome == d.said.outcome && res.Reason != reason.Updated:
 		level = slog.LevelDebug
+	case res.Reason == reason.Degraded:
+		level = slog.LevelError // nothing more happens by itself
 	case res.Reason.Exit() != 0:
 		level = slog.LevelWarn
 	}

@@ -265,13 +265,17 @@ func TestBackoffGrows(t *testing.T) {
 
 // A refusal is looked at again by the schedule; so is what a person must mend.
 func TestRefusal(t *testing.T) {
-	for _, code := range []reason.Code{reason.Replay, reason.Config, reason.Blocked} {
+	for _, code := range []reason.Code{reason.Replay, reason.Config, reason.Blocked, reason.Degraded} {
+		level := "WARN"
+		if code == reason.Degraded {
+			level = "ERROR" // nothing more happens by itself
+		}
 		run(t, minutely, func(context.Context, int, puller.Options) (puller.Result, error) {
 			return puller.Result{Reason: code, Message: "no"}, reason.Errorf(code, "no")
 		}, func(b *bench) {
 			b.after(first(time.Minute) + 90*time.Second)
 			b.began("0s", first(time.Minute).String(), (first(time.Minute) + time.Minute).String())
-			if n := strings.Count(b.log.String(), "level=WARN msg=no reason="+string(code)); n != 1 {
+			if n := strings.Count(b.log.String(), "level="+level+" msg=no reason="+string(code)); n != 1 {
 				t.Errorf("logged %d times: %s", n, b.log.String())
 			}
 		})
