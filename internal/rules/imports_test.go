@@ -22,7 +22,7 @@ func edges() [][2]string {
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
 		{"puller/cli", "puller puller/daemon systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
-		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/reason"},
+		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/later internal/reason"},
 		{"puller/schedule", ""},
 		{"puller/envfile", ""},
 		{"puller/hook", "puller/envfile systemd systemd/journal layout internal/canon internal/reason"},
@@ -33,7 +33,7 @@ func edges() [][2]string {
 		{"channels/repo/objects", "internal/canon internal/reason"},
 		{"channels/repo/pack/packtest", ""},
 		{"channels/repo/pack", "channels/repo/objects internal/reason"},
-		{"channels/repo/transport", "layout internal/canon internal/reason"},
+		{"channels/repo/transport", "layout internal/canon internal/later internal/reason"},
 		{"channels/repo/remote", "channels/repo/objects channels/repo/pack channels/repo/transport layout internal/canon internal/reason"},
 		{"channels/repo", "channels/repo/objects channels/repo/remote channels signing layout " +
 			"internal/canon internal/durable internal/reason"},
@@ -45,7 +45,7 @@ func edges() [][2]string {
 		{"layout/archive", "layout layout/tree internal/reason"},
 		{"layout/bucket/buckettest", "layout/bucket internal/reason"},
 		{"layout/bucket/download", "layout/bucket internal/reason"},
-		{"layout/bucket/s3", "layout internal/reason"},
+		{"layout/bucket/s3", "layout internal/later internal/reason"},
 		{"layout/bucket", "layout/bucket/s3 layout internal/canon internal/durable internal/reason"},
 		{"layout/node", "layout layout/tree internal/canon internal/durable internal/reason"},
 		{"layout/tree", "layout internal/reason"},

@@ -217,8 +217,8 @@ func (p *program) run() *cobra.Command {
 		Short: "Go on running: a cycle now, then one whenever schedule.poll says so",
 		Long: `The daemon, for systemd: a cycle now, then one whenever schedule.poll says so.
 
-SIGHUP reads the configuration again. SIGTERM and SIGINT stop it between two steps; a
-second one ends it at once.`,
+The configuration is read again when its file changed, and at SIGHUP. SIGTERM and SIGINT
+stop it between two steps; a second one ends it at once.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if p.json {
@@ -229,8 +229,13 @@ second one ends it at once.`,
 				level = slog.LevelDebug
 			}
 			log := cli.NewJournalLogger(p.std.Err, p.std.Env, level)
+			file, flags, err := p.source()
+			if err != nil {
+				return err
+			}
 			return daemon.Run(cmd.Context(), daemon.Options{
-				Load: p.load,
+				File: file,
+				Load: func() (*puller.Config, error) { return puller.LoadConfig(file, flags) },
 				Open: func(ctx context.Context, cfg *puller.Config) (daemon.Puller, error) {
 					return puller.New(ctx, cfg, log, nil)
 				},

@@ -2,13 +2,18 @@
 //
 // One goroutine does cycle after cycle: the first at once, the next by schedule.poll. It
 // wakes early for a pin that another process has given, for what a cycle said is due by then
-// (puller.Result.Again: the end of a pin, for example), and for SIGHUP. A second goroutine answers to the service manager:
+// (puller.Result.Again: the end of a pin, for example, or the opening of the maintenance
+// window), for SIGHUP, and when the configuration file has changed. A second goroutine
+// answers to the service manager:
 //
 //	READY=1        once the first cycle has recovered what was left open, or found that
-//	               another puller is at work. A node without network becomes ready
+//	               another puller is at work. A node without network becomes ready. A
+//	               release that was restarted and has yet to prove itself, which may take
+//	               as long as health.stable_for, is not waited for: there is nothing left
+//	               that starting the daemon could add to it
 //	STATUS=        how the last cycle ended, as `puller` would have said it
 //	WATCHDOG=1     every half of WATCHDOG_USEC, while the cycle moves
-//	RELOADING=1    at SIGHUP, then READY=1
+//	RELOADING=1    when the configuration is read again, then READY=1
 //	STOPPING=1     at SIGTERM or SIGINT
 //	EXTEND_TIMEOUT_USEC=  while starting and stopping, as long as the cycle moves
 //
@@ -25,9 +30,16 @@
 // begins at once. With a bad one, or one for another app or root, the daemon goes on as
 // before; log, STATUS and `puller status` say so.
 //
+// The configuration file is looked at between two cycles, every two seconds. When it is
+// another one than was read, and stays so for two seconds, it is read as at SIGHUP; if it
+// says the same as before nothing happens. A bad file, or none, is said once, and read again
+// when it changes. Files that the configuration names are not watched: credentials and the
+// anchor of trust are read when they are used.
+//
 // After a cycle that failed with exit 1 the daemon waits longer each time, and starts
 // anew with the first that does not: 10 s, 20 s, 40 s … 15 min, less up to a fifth by
-// chance. Whatever else a cycle ends with, the next one comes by the schedule.
+// chance; and as long as the storage or the git host asks for (Retry-After), 15 min at
+// most. Whatever else a cycle ends with, the next one comes by the schedule.
 //
 // A cycle in which nothing happens logs nothing, and how cycles end is logged when it
 // changes. Of the memory that a busy cycle took nothing is kept.
@@ -51,6 +63,7 @@ import (
 	"time"
 
 	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/later"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller"
@@ -67,6 +80,7 @@ type Puller interface {
 // Options are what a daemon is made of.
 type Options struct {
 	Load    func() (*puller.Config, error) // reads the configuration, at each reload again
+	File    string                         // what it is read from
 	Open    func(ctx context.Context, cfg *puller.Config) (Puller, error)
 	Manager Manager
 	Log     *slog.Logger
@@ -103,6 +117,7 @@ type daemon struct {
 	stopping func()
 
 	cfg    *puller.Config
+	file   file
 	puller Puller
 	claim  *node.Claim
 	me     node.Daemon
@@ -119,6 +134,8 @@ type daemon struct {
 const tick = 2 * time.Second
 
 func (d *daemon) run(ctx context.Context) error {
+	d.file.path = d.File
+	d.file.reading()
 	cfg, err := d.Load()
 	if err != nil {
 		return err
@@ -157,7 +174,7 @@ func (d *daemon) cycles(ctx context.Context) {
 	for first := true; ctx.Err() == nil; first = false {
 		select {
 		case <-d.reload: // it came during the last cycle, and so did what woke this one
-			d.reloaded(ctx)
+			d.reloaded(ctx, true)
 		default:
 		}
 		before := d.puller.Orders()
@@ -168,7 +185,7 @@ func (d *daemon) cycles(ctx context.Context) {
 		}
 		d.beat(puller.Deciding, tick+time.Minute)
 		d.report(res)
-		d.replan(res)
+		d.replan(res, later.Of(err))
 		if res.Moved || first {
 			debug.FreeOSMemory()
 		}
@@ -177,23 +194,25 @@ func (d *daemon) cycles(ctx context.Context) {
 }
 
 // beat passes on what a cycle says of itself. A part that comes after recovery makes the
-// daemon ready.
+// daemon ready, and so does a release that merely has to prove itself.
 func (d *daemon) beat(part puller.Part, within time.Duration) {
 	d.watch.beat(part, within)
 	switch part {
-	case puller.Waiting, puller.Polling, puller.Deciding:
+	case puller.Waiting, puller.Polling, puller.Deciding, puller.Probing:
 		d.ready.Do(d.watch.ready)
 	}
 }
 
-// replan sets when the next cycle is due.
-func (d *daemon) replan(res puller.Result) {
+// replan sets when the next cycle is due. wish is for how long a server that failed wants to
+// be left alone.
+func (d *daemon) replan(res puller.Result, wish time.Duration) {
 	now := d.wall()
 	polls := d.cfg.Polls()
 	plan := polls.Next(now, d.plan, schedule.Offset(d.cfg.App, d.cfg.Node), d.chance())
 	if res.Reason.Exit() == 1 {
 		d.failures++
-		plan = plan.Instead(backoff(d.failures, polls.Interval(now), d.chance()))
+		pause := backoff(d.failures, polls.Interval(now), d.chance())
+		plan = plan.Instead(max(pause, min(wish, maxBackoff)))
 	} else {
 		d.failures = 0
 	}
@@ -219,6 +238,9 @@ func backoff(n int, interval time.Duration, chance float64) time.Duration {
 // configuration did, and reports whether a pin is to be carried out.
 func (d *daemon) wait(ctx context.Context, before string) (order bool) {
 	for {
+		if d.file.changed() && d.reloaded(ctx, false) {
+			return false
+		}
 		left := d.plan.Left(d.wall(), time.Since(d.planned))
 		if left <= 0 {
 			return false
@@ -232,7 +254,7 @@ func (d *daemon) wait(ctx context.Context, before string) (order bool) {
 		case <-ctx.Done():
 			return false
 		case <-d.reload:
-			if d.reloaded(ctx) {
+			if d.reloaded(ctx, true) {
 				return false
 			}
 		case <-time.After(min(left, tick)):
@@ -243,16 +265,28 @@ func (d *daemon) wait(ctx context.Context, before string) (order bool) {
 // sleeping is what a daemon does between two cycles.
 const sleeping puller.Part = "sleep"
 
-// reloaded reads the configuration again, and reports whether it is another one now.
-func (d *daemon) reloaded(ctx context.Context) bool {
+// reloaded reads the configuration again, and reports whether it is another one now. When
+// nobody asked for it, what is no news is not said.
+func (d *daemon) reloaded(ctx context.Context, asked bool) bool {
+	d.file.reading()
+	cfg, err := d.Load()
+	if err == nil && !asked && d.me.Problem == "" && same(cfg, d.cfg) {
+		d.Log.Debug("the configuration file changed, and says the same")
+		return false
+	}
 	d.watch.reloading()
-	err := d.change(ctx)
+	if err == nil {
+		err = d.change(ctx, cfg)
+	}
 	problem := ""
 	if err != nil {
-		d.Log.Error("not reloaded: the configuration of before stays in force", "reason", string(reason.Of(err)), "error", err)
 		problem = node.Line(err.Error())
-	} else {
+	}
+	switch {
+	case err == nil:
 		d.Log.Info("reloaded", "node", d.cfg.Node, "tier", d.cfg.Tier, "poll", d.cfg.Polls().String())
+	case asked || problem != d.me.Problem:
+		d.Log.Error("not reloaded: the configuration of before stays in force", "reason", string(reason.Of(err)), "error", err)
 	}
 	d.me.Problem = problem
 	if err := d.claim.Write(d.me); err != nil {
@@ -263,11 +297,8 @@ func (d *daemon) reloaded(ctx context.Context) bool {
 	return err == nil
 }
 
-func (d *daemon) change(ctx context.Context) error {
-	cfg, err := d.Load()
-	if err != nil {
-		return err
-	}
+// change goes on with cfg.
+func (d *daemon) change(ctx context.Context, cfg *puller.Config) error {
 	for _, fixed := range []struct{ key, old, now string }{{"app", d.cfg.App, cfg.App}, {"root", d.cfg.Root, cfg.Root}} {
 		if fixed.old != fixed.now {
 			return reason.Errorf(reason.Config, "%s changed from %q to %q: this takes a new daemon; restart it", fixed.key, fixed.old, fixed.now)

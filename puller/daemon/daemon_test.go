@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"makenot.work/sando/internal/later"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller"
@@ -144,7 +145,7 @@ func run(t *testing.T, config string, step func(ctx context.Context, n int, opts
 		b.config(config)
 		d := &daemon{
 			Options: Options{
-				Load: b.load, Manager: b.told,
+				Load: b.load, File: b.base + "/mnw.toml", Manager: b.told,
 				Open: func(context.Context, *puller.Config) (Puller, error) { return b, nil },
 				Log:  slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{ReplaceAttr: noTime})),
 			},
@@ -236,6 +237,59 @@ func TestBackoff(t *testing.T) {
 		b.after(3 * time.Minute)
 		// From then on by the schedule; it fails again, and the wait begins anew.
 		b.began("0s", "9s", "27s", "1m3s", "2m3s", "2m12s", "2m30s", "3m6s", "4m18s")
+	})
+}
+
+// Both codes that exit 1 do, and nothing else: a refusal costs its servers nothing.
+func TestBackoffByReason(t *testing.T) {
+	for _, code := range reason.All() {
+		run(t, hourly, func(context.Context, int, puller.Options) (puller.Result, error) {
+			return puller.Result{Reason: code, Message: "x"}, nil
+		}, func(b *bench) {
+			b.after(19 * time.Second)
+			if backs := code == reason.IO || code == reason.Disk; backs != (b.cycles() == 2) {
+				t.Errorf("%s: %d cycles", code, b.cycles())
+			}
+		})
+	}
+}
+
+// A server that says when to come again is asked then, if that is within reason.
+func TestRetryAfter(t *testing.T) {
+	for _, c := range []struct {
+		wish time.Duration
+		want string
+	}{
+		{time.Second, "9s"}, {2 * time.Minute, "2m0s"}, {365 * 24 * time.Hour, "15m0s"},
+	} {
+		run(t, minutely, func(ctx context.Context, n int, opts puller.Options) (puller.Result, error) {
+			if n > 0 {
+				return current(ctx, n, opts)
+			}
+			err := fmt.Errorf("poll: %w", &later.Wish{Err: errors.New("status 429"), After: c.wish})
+			return puller.Result{Reason: reason.IO, Message: err.Error()}, err
+		}, func(b *bench) {
+			b.after(15*time.Minute + 10*time.Second)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if b.at[1] != c.want {
+				t.Errorf("%s: asks again after %s", c.wish, b.at[1])
+			}
+		})
+	}
+}
+
+// The window does not wait for a git host that is down.
+func TestAgainAfterFailure(t *testing.T) {
+	run(t, minutely, func(ctx context.Context, n int, opts puller.Options) (puller.Result, error) {
+		r, err := failed(ctx, n, opts)
+		if n == 5 {
+			r.Again = time.Now().Add(11 * time.Second)
+		}
+		return r, err
+	}, func(b *bench) {
+		b.after(6 * time.Minute)
+		b.began("0s", "9s", "27s", "1m3s", "2m15s", "4m39s", "4m50s")
 	})
 }
 

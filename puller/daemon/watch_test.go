@@ -87,6 +87,31 @@ func TestReady(t *testing.T) {
 	})
 }
 
+// A release that recovery has restarted, and that has to stay well for an hour, does not keep
+// `systemctl start` waiting.
+func TestReadyInProbation(t *testing.T) {
+	run(t, minutely, func(ctx context.Context, n int, opts puller.Options) (puller.Result, error) {
+		if n > 0 {
+			return current(ctx, n, opts)
+		}
+		opts.Beat(puller.Hashing, 10*time.Minute)
+		<-time.After(10 * time.Second)
+		opts.Beat(puller.Restarting, 10*time.Minute)
+		<-time.After(10 * time.Second)
+		for range 60 {
+			opts.Beat(puller.Probing, 2*time.Minute)
+			<-time.After(time.Minute)
+		}
+		return current(ctx, n, opts)
+	}, func(b *bench) {
+		b.after(30 * time.Minute)
+		if got := strings.Join(b.told.heard("READY", "PATIENCE"), ", "); got != "0s PATIENCE 1m30s, 20s READY" {
+			t.Errorf("told %s", got)
+		}
+		b.after(31 * time.Minute)
+	})
+}
+
 // Who waits for another puller's lock is ready: that one has recovered.
 func TestReadyBehindAnother(t *testing.T) {
 	run(t, minutely, func(ctx context.Context, n int, opts puller.Options) (puller.Result, error) {

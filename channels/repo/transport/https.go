@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"makenot.work/sando/internal/later"
 	"makenot.work/sando/internal/reason"
 )
 
@@ -173,7 +174,11 @@ func (s *webSession) judge(resp *http.Response, want string) error {
 	case code == http.StatusNotFound || code == http.StatusGone:
 		return reason.Errorf(reason.Stale, "there is no such repository, or the token in channels.token_file may not see it (status %d)", code)
 	default:
-		return fmt.Errorf("the host answers with status %d", code)
+		err := fmt.Errorf("the host answers with status %d", code)
+		if after := later.Parse(resp.Header.Get("Retry-After"), time.Now()); after > 0 {
+			return &later.Wish{Err: err, After: after}
+		}
+		return err
 	}
 	if e := resp.Header.Get("Content-Encoding"); e != "" {
 		return reason.Errorf(reason.Format, "the answer is encoded as %q, which nobody asked for", e)

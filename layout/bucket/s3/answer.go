@@ -8,12 +8,12 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 
+	"makenot.work/sando/internal/later"
 	"makenot.work/sando/layout"
 )
 
@@ -45,6 +45,9 @@ func (e *Error) Error() string {
 	}
 	return s
 }
+
+// RetryAfter returns for how long the server wants to be left alone; 0 when it does not say.
+func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
 
 // refusesKeys reports whether the answer is about the keys of the request, rather than
 // about what their owner may do.
@@ -179,17 +182,6 @@ func refusal(resp *http.Response) *Error {
 		Status:     resp.StatusCode,
 		Code:       pick(body.Code, resp.Header.Get("X-Minio-Error-Code")),
 		Region:     pick(body.Region, resp.Header.Get("X-Amz-Bucket-Region")),
-		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		retryAfter: later.Parse(resp.Header.Get("Retry-After"), time.Now()),
 	}
-}
-
-// retryAfter reads both forms of the header: seconds, and a date.
-func retryAfter(s string, now time.Time) time.Duration {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(s); err == nil {
-		return max(0, at.Sub(now))
-	}
-	return 0
 }

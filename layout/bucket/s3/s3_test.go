@@ -235,20 +235,6 @@ func TestRetryInTime(t *testing.T) {
 	})
 }
 
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 6, 3, 2, 53, 56, 0, time.UTC)
-	for s, want := range map[string]time.Duration{
-		"": 0, "0": 0, "7": 7 * time.Second, "2147483647": 2147483647 * time.Second, "-7": 0, "1e3": 0, "99999999999999": 0,
-		now.Add(90 * time.Second).Format(http.TimeFormat): 90 * time.Second,
-		now.Add(-time.Hour).Format(http.TimeFormat):       0,
-		"soon": 0,
-	} {
-		if got := retryAfter(s, now); got != want {
-			t.Errorf("retryAfter(%q) = %s, want %s", s, got, want)
-		}
-	}
-}
-
 func client(t *testing.T) *Client {
 	t.Helper()
 	c, err := New(Config{Bucket: "releases", Endpoint: "http://127.0.0.1:9", Anonymous: true})
