@@ -27,6 +27,10 @@
 // D-Bus, as can its arguments; what is in Hook.EnvFiles only by itself. A puller that is
 // killed leaves its hook running; EndHook ends that. Package journal has what it printed.
 //
+// One thing it cannot keep from happening: where systemd reads all units again (daemon-reload)
+// in the moment before it starts the program, some versions (252 is one) hand over a ";" or "$"
+// in an argument with a backslash before it. A script in a file has no such arguments.
+//
 // # The connection
 //
 // Connect takes the system bus, and as root, where that does not answer within 3 s, systemd's
