@@ -65,7 +65,7 @@ type kase struct {
 	app     string // its name: letters and dashes
 	name    string // what happens, in the words of the table
 	service string // more lines for the app's unit
-	config  string // more lines for the puller's configuration
+	config  string // more lines for the puller's configuration; APP in it is the app
 	s3      bool   // the bucket is one of a real server's
 	test    func(m *machine) puller.Result
 
@@ -94,8 +94,9 @@ func TestAsRootReliability(t *testing.T) {
 		running.Go(func() { seen[i] = machines[i].try(t, c, turn) })
 	}
 	running.Wait()
-	seen[last] = machines[last].try(t, all[last], turn) // nobody else survives it
-	if !t.Failed() {
+	seen[last] = machines[last].try(t, all[last], turn)                           // nobody else survives it
+	chosen := slices.ContainsFunc(seen, func(r row) bool { return r.name == "" }) // by -run
+	if !t.Failed() && !chosen {
 		compare(t, seen)
 	}
 }

@@ -8,4 +8,4 @@ import "time"
 const second = time.Second / 10
 
 // atOnce is how many cases do something at the same time. Most of it is waiting.
-const atOnce = 6
+const atOnce = 8

@@ -77,9 +77,10 @@ type machine struct {
 	s    *server
 	addr string
 	dir  *node.Dir
-	// config and unit are what was installed.
-	config, unit string
-	proxy        *hostile.Proxy // between the puller and its bucket, if that is a real one
+	// What was installed.
+	config, unit, environment string
+
+	proxy *hostile.Proxy // between the puller and its bucket, if that is a real one
 }
 
 // install installs an app as an operator does: its own unit and environment, the
@@ -102,10 +103,11 @@ func (s *server) install(t *testing.T, c kase) *machine {
 	}
 	m.site = newSite(t, s.seal, s.Host, c.app, store)
 	m.find()
-	s.Write(t, "/etc/"+m.app+"/"+m.app+".env", "ADDR="+m.addr+"\nDATABASE=/run/"+m.app+".database\n", 0o600)
+	m.environment = "ADDR=" + m.addr + "\nDATABASE=/run/" + m.app + ".database\n"
+	s.Write(t, "/etc/"+m.app+"/"+m.app+".env", m.environment, 0o600)
 	s.Write(t, "/etc/sando/"+m.app+"/trust.json", string(m.trust), 0o644)
 	m.unit = fmt.Sprintf(unitFile, m.app, c.service)
-	m.config = fmt.Sprintf(configFile, m.app, m.addr, startTimeout, interval, stableFor, storage) + c.config
+	m.config = fmt.Sprintf(configFile, m.app, m.addr, startTimeout, interval, stableFor, storage) + strings.ReplaceAll(c.config, "APP", m.app)
 	m.configure("")
 	s.Write(t, "/etc/systemd/system/"+m.app+".service", m.unit, 0o644)
 	return m

@@ -96,12 +96,11 @@ func (s *site) sign(files map[string][]byte, path string, doc interface{ Encode(
 	return data
 }
 
-// publish publishes a version that does as how says, and holds size bytes more, which do not
-// shrink.
+// publish publishes a version that does as how says, and holds more files.
 func (s *site) publish(version, how string, more map[string]string) {
 	s.t.Helper()
 	dir := s.t.TempDir()
-	files := map[string]string{"VERSION": version + "\n", "HOW": how + "\n", "run": "#!/bin/sh\nexec /usr/local/bin/misbehave\n"}
+	files := map[string]string{"VERSION": version + "\n", "HOW": how + "\n", "run": "#!/bin/sh\nexec /usr/local/bin/misbehave\n", "hook": "#!/bin/sh\n"}
 	for name, text := range more {
 		files[name] = text
 	}
@@ -136,7 +135,7 @@ func (s *site) publish(version, how string, more map[string]string) {
 	s.built[version] = d
 }
 
-// advance makes the channel name a version. Attempt 0 is the one of before.
+// advance makes the channel name a version.
 func (s *site) advance(version string) {
 	s.t.Helper()
 	want := channels.Channel{App: s.app, Channel: "host", Version: version, Manifest: s.built[version], Rollout: 100, Attempt: 1}
