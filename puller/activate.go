@@ -78,7 +78,7 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 	if err := c.startable(ctx); err != nil {
 		return Result{}, err
 	}
-	if c.ordered(t.Version) {
+	if c.ordered(t.Version) || t.Pin && c.unpinned() {
 		return Result{}, errOrder
 	}
 	i := &node.Intent{

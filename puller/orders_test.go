@@ -16,6 +16,7 @@ import (
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/hook"
 )
 
 // pinnable is a node that follows 2.0, ran 1.0 before, and has 3.0 in the storage.
@@ -343,6 +344,11 @@ func unpinRules() map[string]rule {
 			w.unpin(reason.Updated)
 			w.runs("2.0")
 			w.step(reason.Current)
+		},
+		"taken back while a hook prepares for it, it is followed no more": func(t *testing.T, w *world) {
+			w.hook(hook.BeforeSwap, "rm "+w.puller.dir.Path("pin.json")+"; sleep 50")
+			w.says(w.order(Order{Version: "3.0"}, reason.Stale), "the order of 3.0 was taken back meanwhile: runs 2.0, as channel")
+			w.runs("2.0")
 		},
 		"taken back in the probation that it began, it is followed no more": func(t *testing.T, w *world) {
 			w.puller.cfg.Health.StableFor = time.Hour

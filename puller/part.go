@@ -3,6 +3,8 @@ package puller
 import (
 	"fmt"
 	"time"
+
+	"makenot.work/sando/layout/node"
 )
 
 // Part is a part of a cycle. Meters have more: "fetch" and "unpack".
@@ -74,14 +76,24 @@ func (c *cycle) tell(part Part, words func() string) {
 // waiting says what the puller does that holds the lock.
 func (c *cycle) waiting(holder string) string {
 	text := "waiting for the lock, held by " + holder
-	if st, err := c.dir.State(); err == nil && st != nil && st.Intent != nil {
-		i := st.Intent
-		text += fmt.Sprintf("; it is %s: %s to %s, since %s", i.Phase, orNone(i.From), i.To, c.age(i.Started))
+	var open *node.Intent
+	if st, err := c.dir.State(); err == nil && st != nil {
+		open = st.Intent
 	}
-	if c.opts.Order {
-		text += "; the order is written, and it gives way to it"
+	switch {
+	case open == nil:
+	case open.Phase == node.RollingBack:
+		text += fmt.Sprintf("; %s failed, and it goes back to %s", open.To, open.From)
+	default:
+		text += fmt.Sprintf("; it began %s to make %s run instead of %s", c.age(open.Started), open.To, orNone(open.Via))
 	}
-	return text
+	if !c.opts.Order {
+		return text
+	}
+	if p, err := c.dir.Pin(); err == nil && p != nil && open != nil && open.Pin && open.Attempt == p.At {
+		return text + ", by this order"
+	}
+	return text + "; the order is written, and it gives way to it"
 }
 
 // proving says how a release proves itself, in the words of a person who waits for it.

@@ -168,11 +168,19 @@ func (c *cycle) unpinned() bool {
 	return err == nil && p == nil && c.order != nil
 }
 
-// overtaken reports whether an order came that ends the probation of v, or the one was taken
+// overtaken reports whether an order came that ends the activation of v, or the one was taken
 // back that it began with.
 func (c *cycle) overtaken(v string) bool {
 	i := c.st.Intent
-	return c.ordered(v) || i != nil && i.Pin && i.Phase == node.Switching && c.unpinned()
+	switch {
+	case c.ordered(v):
+		return true
+	case c.pin == nil || !c.unpinned():
+		return false
+	case i != nil:
+		return i.Pin && i.Phase == node.Switching
+	}
+	return v != c.cur.Version // it is only being prepared for
 }
 
 // reordered reports whether a pin was given or taken back since this cycle looked last. What
