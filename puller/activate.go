@@ -402,6 +402,9 @@ func (c *cycle) stay(ctx context.Context, cause error) (Result, error) {
 	}
 	wait := min(time.Minute<<min(r.Count-1, 10), maxWait)
 	r.Next, r.Cause = canon.At(c.now().Add(wait)), node.Line(cause.Error())
+	if i.Pin {
+		r.Order = i.Attempt
+	}
 	c.st.Retry = r
 	c.st.Running = &node.Release{Version: i.To, Manifest: i.Manifest, Since: c.since(i.To)}
 	c.st.Intent = nil

@@ -47,7 +47,7 @@ type decision struct {
 
 func (c *cycle) facts() facts {
 	f := facts{
-		Now: c.now(), Node: c.cfg.Node, Tier: c.cfg.Tier, Ignore: c.opts.Now || c.opts.Order && c.pin != nil,
+		Now: c.now(), Node: c.cfg.Node, Tier: c.cfg.Tier, Ignore: c.opts.Now,
 		Window: c.cfg.window,
 		Pin:    c.pin, Current: c.cur.Version, State: c.st,
 		Revoked: func(d layout.Digest) bool { return c.trust != nil && c.trust.IsRevoked(d) },
@@ -176,7 +176,8 @@ func (f facts) proven(t target) decision {
 	if r := f.State.Retry; r != nil {
 		// A time that is too far away was set by a clock that was wrong.
 		wait := r.Next.Sub(f.Now)
-		if wait > 0 && wait <= maxWait && !f.Ignore && !t.Force {
+		fresh := t.Pin && r.Order != t.Attempt // an order does not wait, once
+		if wait > 0 && wait <= maxWait && !f.Ignore && !t.Force && !fresh {
 			return hold(reason.Unhealthy, "%s was installed first on this node and is not healthy; there is nothing to go back to; started again at %s, or at once by `puller --now`; it failed with: %s", t.Version, r.Next.Format(canon.TimeLayout), r.Cause)
 		}
 		return decision{Act: true, Target: t}

@@ -177,13 +177,22 @@ func TestForceWhereNothingIsWell(t *testing.T) {
 	w.forced("3.0")
 }
 
-// A plain order for a first install that waits for its next try does not wait either.
+// A plain order for a first install that waits for its next try does not wait either, once.
 func TestPinStartsAFirstInstallAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.publish("1.0", "")
 	w.app.set("1.0", "500")
 	w.advance("1.0", nil)
 	w.step(reason.Unhealthy)
+	before := w.app.count()
+	w.pin("1.0", reason.Unhealthy)
+	for range 3 {
+		w.step(reason.Unhealthy)
+	}
+	w.demand(reason.Unhealthy)(w.puller.Step(t.Context(), Options{Order: true})) // by a daemon, which sees it as well
+	if n := w.app.count() - before; n != 1 {
+		t.Errorf("%d starts, want 1", n)
+	}
 	w.app.set("1.0", "")
 	w.pin("1.0", reason.Updated)
 	w.runs("1.0")

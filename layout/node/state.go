@@ -94,6 +94,7 @@ type Intent struct {
 type Retry struct {
 	Count int        `json:"count"`
 	Next  canon.Time `json:"next"`
+	Order int64      `json:"order,omitempty"` // the time of the pin by which it was tried last
 	Cause string     `json:"cause,omitempty"` // why it was not healthy
 	// Output is what the app's unit last wrote to the journal.
 	Output []string `json:"output,omitempty"`
