@@ -241,6 +241,25 @@ func TestRefusedOutside(t *testing.T) {
 	w.runs("1.0")
 }
 
+// What the app's environment lacks is, too; and asking for it at each poll costs no request.
+func TestAuditedOutside(t *testing.T) {
+	w, asked, _ := waiting(t)
+	file := w.base + "/mnw.env"
+	must(t, os.WriteFile(file, nil, 0o600))
+	w.puller.cfg.Env.Files, w.puller.cfg.Env.Required = []string{file}, []string{"DATABASE_URL"}
+	w.step(reason.Env)
+	asked.n.Store(0)
+	if r := w.step(reason.Env); r.Moved || asked.n.Load() != 0 {
+		t.Errorf("then: %+v after %d requests", r, asked.n.Load())
+	}
+	if s, err := w.puller.Status(t.Context()); err != nil || s.Reason != reason.Env || !strings.Contains(s.Message, "DATABASE_URL is not set") {
+		t.Errorf("status is %q: %s, %v", s.Reason, s.Message, err)
+	}
+	must(t, os.WriteFile(file, []byte("DATABASE_URL=x\n"), 0o600))
+	w.step(reason.Window)
+	w.runs("1.0")
+}
+
 // rotate publishes the next version of trust, with the keys that the world has now.
 func (w *world) rotate() {
 	w.t.Helper()
@@ -291,7 +310,7 @@ func TestWaitingIsSaid(t *testing.T) {
 	}
 	plans("fetch its manifest and bundle, verify, unpack")
 	w.step(reason.Window)
-	says("2.0 waits for the maintenance window, which opens at "+opening.Format(canon.TimeLayout), "`puller --now` does not wait")
+	says("2.0 waits for the maintenance window, which opens at "+opening.Format(canon.TimeLayout), "`puller --now` does not wait; it is fetched and checked")
 	plans("it is on disk: it is hashed when it is activated")
 	must(t, w.puller.dir.Trash("2.0"))
 	says("; it is not on disk yet: the next `puller` fetches it")

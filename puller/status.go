@@ -188,7 +188,10 @@ func (c *cycle) decided(s *Status) (reason.Code, string) {
 		s.Pending = true
 		return reason.IO, fmt.Sprintf("%s is wanted and does not run yet: the next `puller` activates it", d.Target.Version)
 	}
-	if d.Await && !c.isReady(d.Target) {
+	switch {
+	case d.Await && c.isReady(d.Target):
+		d.Message += "; it is fetched and checked"
+	case d.Await:
 		d.Message += "; it is not on disk yet: the next `puller` fetches it"
 	}
 	return d.Reason, d.Message

@@ -182,7 +182,7 @@ func (s *stage) normal(text string) string {
 		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "2026-06-03T12:00:00Z"},
 		{`\d+ s ago`, "20 s ago"}, {`in \d+ s\b`, "in 20 s"}, {`\d+s ago`, "20s ago"},
 		{`(\d+ min) \d+ s`, "$1 0 s"},
-		{`pid \d+`, "pid 4711"},
+		{`pid \d+`, "pid 4711"}, {`"\d+ \d+ \* \* \*"`, `"0 15 * * *"`},
 		{regexp.QuoteMeta(s.base), "/opt"},
 	} {
 		text = regexp.MustCompile(r[0]).ReplaceAllString(text, r[1])
@@ -251,6 +251,11 @@ func waits() map[string]func(s *stage) {
 		"wanted":  func(s *stage) { s.wants() },
 		"rollout": func(s *stage) { s.wants(); s.ch.Rollout = 1 },
 		"halted":  func(s *stage) { s.wants(); s.ch.Rollout = 0 },
+		"window": func(s *stage) {
+			s.wants()
+			opens := s.now.UTC().Add(3*time.Hour + time.Minute)
+			s.config = fmt.Sprintf("[schedule]\nwindow = \"%d %d * * *\"\ntimezone = \"UTC\"\n", opens.Minute(), opens.Hour())
+		},
 		"stale": func(s *stage) {
 			s.wants()
 			s.ch.Expires = s.ago(time.Minute)
