@@ -135,3 +135,19 @@ func TestAuditOfHooksVariables(t *testing.T) {
 	w.step(reason.Updated)
 	w.wantLogged("after_healthy 2.0: mnw 2.0 from 1.0, live releases/2.0, in 2.0")
 }
+
+// What does not fit is told while there is time to mend it, not when the window opens.
+func TestAuditBeforeTheWindow(t *testing.T) {
+	w, _, opening := waiting(t)
+	w.env("A=ROOT/current/none\n")
+	w.step(reason.Env)
+	w.step(reason.Env)
+	w.env("")
+	w.step(reason.Window)
+	w.env("A=ROOT/current/none\n")
+	w.step(reason.Env)
+	w.env("")
+	w.opened(opening)
+	w.step(reason.Updated)
+	w.runs("2.0")
+}

@@ -75,7 +75,11 @@ func TestHooks(t *testing.T) {
 		w.publish(v, "")
 	}
 	w.advance("1.0", nil)
-	w.step(reason.Updated)
+	patience := map[Part]time.Duration{}
+	w.demand(reason.Updated)(w.puller.Step(t.Context(), Options{Beat: func(p Part, within time.Duration) { patience[p] = within }}))
+	if patience[Hooking] != time.Minute+hook.Patience {
+		t.Errorf("a watchdog is told that a hook may take %s", patience[Hooking])
+	}
 	w.wantLogged(
 		"before_swap 1.0: mnw 1.0 from nothing, live nothing, in 1.0",
 		"second",
@@ -87,7 +91,7 @@ func TestHooks(t *testing.T) {
 		t.Fatalf("%d events of hooks: %+v", len(events), events)
 	}
 	if e := events[1]; e.To != "1.0" || e.Reason != "" || !strings.Contains(e.Message, "ended well after ") ||
-		len(e.Output) != hook.Lines || e.Output[0] != "12" || e.Output[19] != "done" {
+		len(e.Output) != node.MaxLines || e.Output[0] != "12" || e.Output[19] != "done" {
 		t.Errorf("event: %+v", e)
 	}
 	w.advance("2.0", nil)

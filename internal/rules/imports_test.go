@@ -25,7 +25,7 @@ func edges() [][2]string {
 		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/later internal/reason"},
 		{"puller/schedule", ""},
 		{"puller/envfile", ""},
-		{"puller/hook", "puller/envfile systemd systemd/journal layout internal/canon internal/reason"},
+		{"puller/hook", "puller/envfile systemd systemd/journal layout layout/node internal/reason"},
 		{"puller/service", "systemd systemd/journal systemd/notify layout layout/bucket layout/node internal/reason"},
 		{"puller", "puller/envfile puller/hook puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},

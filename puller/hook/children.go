@@ -13,12 +13,11 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
-	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller/envfile"
 )
 
@@ -93,7 +92,7 @@ func (c *children) run(ctx context.Context, h Hook, as account, r Release) ([]st
 	}
 	cmd.WaitDelay = stopTime
 	text, err := supervise(cmd)
-	output := lines(text)
+	output := node.Lines(text)
 	switch {
 	case err == nil:
 		return output, nil
@@ -193,34 +192,4 @@ func credential(who *user.User) (*syscall.Credential, error) {
 		ids = append(ids, uint32(id))
 	}
 	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
-}
-
-// lineBytes is how much of a line is kept.
-const lineBytes = 300
-
-// lines returns the last lines of a text, fit to be shown; empty ones are left out.
-func lines(text []byte) []string {
-	var found []string
-	for line := range strings.Lines(strings.ToValidUTF8(string(text), "\uFFFD")) {
-		line = strings.TrimSpace(strings.Map(func(r rune) rune {
-			switch {
-			case r == '\n' || r == '\t' || r == '\r':
-				return ' '
-			case canon.Unprintable(r):
-				return '\uFFFD'
-			}
-			return r
-		}, line))
-		if len(line) > lineBytes {
-			cut := lineBytes - len("…")
-			for !utf8.RuneStart(line[cut]) {
-				cut--
-			}
-			line = line[:cut] + "…"
-		}
-		if line != "" {
-			found = append(found, line)
-		}
-	}
-	return found[max(0, len(found)-Lines):]
 }

@@ -228,6 +228,3 @@ func (r *Runner) Clear(ctx context.Context) error {
 	}
 	return nil
 }
-
-// Lines is how many lines of output are kept.
-const Lines = 20

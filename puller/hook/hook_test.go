@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/internal/testenv"
+	"makenot.work/sando/layout/node"
 )
 
 // me is this test's user.
@@ -156,25 +156,10 @@ func TestStop(t *testing.T) {
 	}
 }
 
-func TestLines(t *testing.T) {
-	long := strings.Repeat("ü", 200)
-	var text bytes.Buffer
-	for i := range 30 {
-		fmt.Fprintf(&text, "%d\n\n", i)
-	}
-	text.WriteString("\t bell\x07, bidi\u202e, bad\xff\r\n" + long + "\nno end")
-	got := lines(text.Bytes())
-	want := []string{"13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29",
-		"bell\uFFFD, bidi\uFFFD, bad\uFFFD", strings.Repeat("ü", 148) + "…", "no end"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
-}
-
 // What a hook prints without end costs no memory, and the end of it is kept.
 func TestMuchOutput(t *testing.T) {
 	out, err := New(Config{}).Run(t.Context(), shell(t, "yes | head -c 5000000; echo; echo last"), release(t))
-	if err != nil || len(out) != Lines || out[Lines-1] != "last" {
+	if err != nil || len(out) != node.MaxLines || out[node.MaxLines-1] != "last" {
 		t.Errorf("%q, %v", out, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/node"
 	"makenot.work/sando/systemd"
 	"makenot.work/sando/systemd/journal"
 )
@@ -105,7 +106,7 @@ func (u *units) run(ctx context.Context, h Hook, as account, r Release) ([]strin
 		return nil, err
 	}
 	// What it printed is worth having, and not worth failing for.
-	output, _ := journal.Tail(ctx, u.unit(), ended.Invocation, Lines)
+	output, _ := journal.Tail(ctx, u.unit(), ended.Invocation, node.MaxLines)
 	if err := u.unmark(); err != nil {
 		return output, err
 	}
