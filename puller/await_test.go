@@ -140,9 +140,6 @@ func waiting(t *testing.T) (w *world, asked *counting, opening time.Time) {
 	return w, asked, opening
 }
 
-// at sets the node's clock.
-func (w *world) at(t time.Time) { w.puller.now = func() time.Time { return t } }
-
 // opened lets the clock go on from the opening of the window.
 func (w *world) opened(opening time.Time) {
 	ahead := time.Until(opening)

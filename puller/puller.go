@@ -7,12 +7,16 @@
 //	decide    what should run, and whether to act on it now         decide.go
 //	provide   manifest, tarball, unpack, put in place               provide.go, fetch.go
 //	          the app's env files fit it; hooks that come before    audit.go, hooks.go
+//	          outside the maintenance window: as far as that        await.go
 //	activate  intent, swap, restart, health, result or the way back activate.go
 //	tidy      keep `retain` releases, delete leftovers              gc.go
 //
 // Accepting and acting are separate: each cycle compares what should run with what
 // runs, whether or not the channel moved just now. A fault in what was polled changes
 // nothing of what was accepted before.
+//
+// What was decided is decided anew when the release is on disk, and after a long download
+// the channel is asked again before: so a halt counts, a window that closed, or opened.
 //
 // What a cycle may not do is in the order of its writes: the accepted channel state is
 // durable before anything acts on it, a release is durable before the intent names
