@@ -10,7 +10,7 @@ import (
 )
 
 func cases() []kase {
-	return slices.Concat(bad(), units(), ways(), databases(), killed(), orders(), disks(), hooks(), environments())
+	return slices.Concat(bad(), units(), ways(), databases(), persons(), killed(), orders(), disks(), hooks(), environments())
 }
 
 // release is a test in which 2.0.0 follows a good 1.0.0, and does as how says.
@@ -97,9 +97,6 @@ func units() []kase {
 
 // ways are about the way back.
 func ways() []kase {
-	damage := func(m *machine, version string) {
-		m.run("sh", "-c", "echo >>/opt/"+m.app+"/releases/"+version+"/VERSION")
-	}
 	return []kase{
 		{app: "both", name: "exits at once, and so does the old version by now", reason: reason.Degraded, failed: 1, runs: "nothing", starts: "1.0.0 2.0.0 1.0.0", test: func(m *machine) puller.Result {
 			m.first("1.0.0", "once")
@@ -118,7 +115,7 @@ func ways() []kase {
 			m.release("3.0.0", after("dies", 10))
 			end := m.begin()
 			m.started("3.0.0", 1)
-			damage(m, "2.0.0")
+			m.damage("2.0.0")
 			return end()
 		}},
 		{app: "damaged-all", name: "the same, and none is whole", service: "Restart=no", reason: reason.Degraded, failed: 1, runs: "500", starts: "1.0.0 2.0.0 3.0.0", test: func(m *machine) puller.Result {
@@ -126,8 +123,8 @@ func ways() []kase {
 			m.release("3.0.0", after("sick", 10))
 			end := m.begin()
 			m.started("3.0.0", 1)
-			damage(m, "2.0.0")
-			damage(m, "1.0.0")
+			m.damage("2.0.0")
+			m.damage("1.0.0")
 			return end()
 		}},
 		{app: "first", name: "exits at once, and nothing ran before", reason: reason.Unhealthy, runs: "nothing", starts: "1.0.0", test: func(m *machine) puller.Result {
@@ -141,4 +138,10 @@ func ways() []kase {
 			return m.cycle()
 		}},
 	}
+}
+
+// damage changes a release on disk.
+func (m *machine) damage(version string) {
+	m.Helper()
+	m.run("sh", "-c", "echo >>/opt/"+m.app+"/releases/"+version+"/VERSION")
 }

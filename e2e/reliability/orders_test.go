@@ -153,3 +153,43 @@ trust = "trust.json"
 `, 0o644)
 	m.run(append([]string{"env", "-C", dir, "SANDO_KEY_PASSWORD=" + m.seal.passphrase, "builder"}, args...)...)
 }
+
+// persons are what a person can do about a release that failed, or that waits.
+func persons() []kase {
+	const closed = "window = \"0 0 29 2 *\"\n"
+	return []kase{
+		{app: "unblock", name: "exits without its database; the database is up again, then `puller unblock 2.0.0`", reason: reason.Updated, runs: "2.0.0", starts: "1.0.0 2.0.0 1.0.0 2.0.0", back: 1, test: func(m *machine) puller.Result {
+			m.good("1.0.0")
+			m.release("2.0.0", "database")
+			m.cycle()
+			m.Cleanup(m.database())
+			return m.order("unblock", "2.0.0")
+		}},
+		{app: "force", name: "`puller --pin 2.0.0 --force`, which answers 500", reason: reason.Updated, runs: "500", starts: "1.0.0 2.0.0", test: func(m *machine) puller.Result {
+			m.good("1.0.0")
+			m.publish("2.0.0", "500", nil)
+			return m.order("--pin", "2.0.0", "--force")
+		}},
+		{app: "window", name: "its maintenance window is closed", config: closed, reason: reason.Window, runs: "1.0.0", starts: "1.0.0", test: release("")},
+		{app: "window-now", name: "the same, then `puller --now`", config: closed, reason: reason.Updated, runs: "2.0.0", starts: "1.0.0 2.0.0", test: func(m *machine) puller.Result {
+			m.good("1.0.0")
+			m.release("2.0.0", "")
+			m.cycle()
+			return m.order("--now")
+		}},
+		{app: "window-back", name: "the channel names 1.0.0 again, which ran well here, and the maintenance window is closed", config: closed, reason: reason.Updated, runs: "1.0.0", starts: "1.0.0 2.0.0 1.0.0", test: func(m *machine) puller.Result {
+			m.good("1.0.0")
+			m.release("2.0.0", "")
+			m.order("--now")
+			m.advance("1.0.0")
+			return m.cycle()
+		}},
+		{app: "repair", name: "the live release is damaged on disk, then `puller verify --repair`", reason: reason.Current, runs: "1.0.0", starts: "1.0.0 1.0.0", test: func(m *machine) puller.Result {
+			m.good("1.0.0")
+			m.damage("1.0.0")
+			m.run("puller", "--app", m.app, "verify", "--repair")
+			m.run("puller", "--app", m.app, "verify")
+			return m.cycle()
+		}},
+	}
+}

@@ -252,5 +252,5 @@ func (m *machine) scheduled() (list []entry) {
 func (m *machine) status() string {
 	m.Helper()
 	first, _, _ := strings.Cut(m.run("puller", "--app", m.app, "status"), "\n")
-	return timeless(strings.ReplaceAll(first, m.app, "mnw"))
+	return timeless(strings.NewReplacer(m.app+" on ", "mnw on ", m.app+".service", "mnw.service").Replace(first))
 }
