@@ -412,5 +412,5 @@ func (c *cycle) stay(ctx context.Context, cause error) (Result, error) {
 		return Result{}, err
 	}
 	c.record(node.Event{Event: "unhealthy", Reason: reason.Unhealthy, To: i.To, Digest: i.Manifest, Message: cause.Error(), Output: r.Output})
-	return Result{}, reason.Errorf(reason.Unhealthy, "%s is not healthy, and there is nothing to go back to: it stays, and is started again at %s (tried %d times so far); it failed with: %w", i.To, r.Next.Format(canon.TimeLayout), r.Count, cause)
+	return Result{}, reason.Errorf(reason.Unhealthy, "%s is not healthy, and there is nothing to go back to: it stays, and is started again at %s (tried %s so far); it failed with: %w", i.To, r.Next.Format(canon.TimeLayout), times(r.Count), cause)
 }

@@ -73,7 +73,7 @@ func decide(f facts) decision {
 	if f.runs(t) {
 		d := f.proven(t)
 		if b := f.State.IsBlocked(t.Version, t.Manifest, t.Attempt); d.Act && b != nil {
-			return blocked(f, b, fmt.Sprintf("promote another version, or `puller --pin %s` to try it once more", t.Version))
+			return blocked(f, b, f.tryAgain(t))
 		}
 		if d.Act {
 			return decideNew(f, t)
@@ -86,7 +86,7 @@ func decide(f facts) decision {
 		return d
 	}
 	if b := f.State.IsBlocked(t.Version, t.Manifest, t.Attempt); b != nil {
-		return blocked(f, b, fmt.Sprintf("promote another version, or `puller --pin %s` to try it once more", t.Version))
+		return blocked(f, b, f.tryAgain(t))
 	}
 	return decideNew(f, t)
 }
@@ -139,6 +139,11 @@ func decidePin(f facts) decision {
 		return blocked(f, b, fmt.Sprintf("`puller --pin %s` tries once more, `puller --unpin` follows the channel", t.Version))
 	}
 	return decision{Act: true, Target: t}
+}
+
+// tryAgain says what a person can do about a target that failed.
+func (f facts) tryAgain(t target) string {
+	return fmt.Sprintf("promote another version, or try it once more: here with `puller unblock %s`, on the whole tier with `builder promote %s --retry`", t.Version, f.Tier)
 }
 
 // runs reports whether t is live, as far as t says which content it means.

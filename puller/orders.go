@@ -321,6 +321,13 @@ func (c *cycle) steps(ctx context.Context, d decision) []string {
 	return append(steps, c.hookSteps(ctx, t, hook.AfterHealthy)...)
 }
 
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
 func orNone(v string) string {
 	if v == "" {
 		return "nothing"

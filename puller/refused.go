@@ -30,8 +30,8 @@ func (c *cycle) refused(ctx context.Context, t target, b layout.Bundle) error {
 	if version, err := c.objectVersion(ctx, t, b); err != nil || version != r.Version {
 		return nil // fetching finds out
 	}
-	return reason.Errorf(r.Reason, "%s is the same as when it was refused (%d times so far), and is not fetched again before %s; `puller --now`, a pin or a new channel state do not wait; it was refused with: %s",
-		b.Name, r.Count, r.Next.Format(canon.TimeLayout), r.Cause)
+	return reason.Errorf(r.Reason, "%s is the same as when it was refused (%s so far), and is not fetched again before %s; `puller --now`, a pin or a new channel state do not wait; it was refused with: %s",
+		b.Name, times(r.Count), r.Next.Format(canon.TimeLayout), r.Cause)
 }
 
 // refuse notes that the tarball of t was fetched and refused.

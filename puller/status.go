@@ -100,6 +100,9 @@ func (c *cycle) describe(s *Status) error {
 		}
 	}
 	s.AtWork = c.dir.Busy()
+	if c.dir.ReadOnly() {
+		c.warn("%s is on a filesystem that is read-only: nothing can be updated, nor written down; `dmesg` tells why, if a fault made it so", c.dir.Root())
+	}
 	s.Pin, s.Intent, s.LastGood, s.Previous, s.Retry = c.pin, st.Intent, st.LastGood, st.Previous, st.Retry
 	s.Window = c.windowStatus()
 	s.Blocked, s.Rewritten, s.Last = st.Blocked, st.Rewritten, st.Last

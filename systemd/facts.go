@@ -134,7 +134,11 @@ func (f Facts) Words() string {
 		text += ", " + end
 	}
 	if f.NRestarts > 0 {
-		text += fmt.Sprintf(", restarted by systemd %d times", f.NRestarts)
+		times := fmt.Sprintf("%d times", f.NRestarts)
+		if f.NRestarts == 1 {
+			times = "once"
+		}
+		text += ", restarted by systemd " + times
 	}
 	return text
 }

@@ -259,6 +259,12 @@ func (d *Dir) Holder() string {
 	return strings.ToValidUTF8(string(b), "?")
 }
 
+// ReadOnly reports whether nothing can be written, as far as the filesystem says so.
+func (d *Dir) ReadOnly() bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(d.Path(), &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
+}
+
 // Busy says who holds the lock now; "" when it is free.
 func (d *Dir) Busy() string {
 	f, err := os.OpenFile(d.Path("lock"), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)

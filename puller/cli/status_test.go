@@ -183,6 +183,7 @@ func (s *stage) normal(text string) string {
 		{`\d+ s ago`, "20 s ago"}, {`in \d+ s\b`, "in 20 s"}, {`\d+s ago`, "20s ago"},
 		{`(\d+ min) \d+ s`, "$1 0 s"},
 		{`pid \d+`, "pid 4711"}, {`"\d+ \d+ \* \* \*"`, `"0 15 * * *"`},
+		{`in \d+ h \d+ min`, "in 3 h 0 min"},
 		{regexp.QuoteMeta(s.base), "/opt"},
 	} {
 		text = regexp.MustCompile(r[0]).ReplaceAllString(text, r[1])
@@ -367,6 +368,11 @@ func faults() map[string]func(s *stage) {
 			s.wants()
 			s.last(reason.Config, "unit \"mnw.service\" is masked, so it cannot be started: `systemctl unmask mnw.service` takes that back: nothing was changed; 1.0.0 stays")
 		},
+		"env": func(s *stage) {
+			s.wants()
+			s.last(reason.Env, "the app's environment does not fit 2.0.0: DATABASE_URL is not set in /etc/mnw/mnw.env; mend that, and the next cycle goes on, or `puller --pin 2.0.0` does not look at it; 1.0.0 stays")
+		},
+		"repair_stopped": func(s *stage) { s.st.Repair = "1.0.0" },
 		"disk": func(s *stage) {
 			s.wants()
 			s.last(reason.Disk, "release 2.0.0: no space: it needs 512.0 MB, and 100.0 MB are free; 1.0.0 stays")
