@@ -54,23 +54,19 @@ func (m *machine) backs(t *testing.T, how, from string, rounds int) {
 	old := m.ask()
 	var times []time.Duration
 	for i := range rounds {
-		m.release(fmt.Sprintf("3.%d.%d", i, len(how)), how)
+		bad := fmt.Sprintf("3.%d.%d", i, len(how))
+		m.release(bad, how)
 		stop := m.listen()
 		if r := m.order("--set", "health.stable_for=5s"); r.Reason != reason.Unhealthy {
 			t.Fatalf("%s: %s", r.Reason, r.Message)
 		}
 		heard := stop()
 		log := m.log(from)
-		failed := log[len(log)-1].at
-		for j, e := range log { // the first of this version: systemd may have started it again
-			if e.version == log[len(log)-1].version {
-				failed = log[j].at
-				break
-			}
-		}
+		// The first time: systemd may have started it again.
+		failed := log[slices.IndexFunc(log, func(e entry) bool { return e.version == bad })].at
 		i := slices.IndexFunc(heard, func(e entry) bool { return e.version == old && e.at.After(failed) })
 		if i < 0 {
-			t.Fatalf("after the failure of %s nobody heard %s", how, old)
+			t.Fatalf("after the failure of %s nobody heard %s", bad, old)
 		}
 		times = append(times, heard[i].at.Sub(failed))
 	}
