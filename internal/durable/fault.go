@@ -23,16 +23,25 @@ import (
 //	stop:N    the process stops (SIGSTOP) before the operation; the test cuts the power
 //	stopped:N the process stops right after it
 //	full:N    the operation and all later ones that need space fail with ENOSPC
+//	tight:N   the same, until there is a syncfs, as after something was given up
+//	short:N   the operation, if it needs space, fails with ENOSPC
+//	readonly:N  the operation and all later ones, but syncs, fail with EROFS
+//	broken:N  the operation and all later ones fail with EIO
 //	count:F   nothing; the number of operations so far is kept in the file F
 //
 // Instead of N, "KIND:END" is each operation of a kind on a path that ends so, as in
 // stop:rename:/current.
+//
+// SANDO_FAULT_LACK names a kind of operation (exchange) that the filesystem does not have.
 //
 // SANDO_FAULT_LIE names a kind of operation (fsync, syncfs) that is never done and said
 // to be: what a test that cuts the power must find out.
 //
 // SANDO_FAULT_LOG names a file to which each operation is written as "N KIND PATH".
 var ops atomic.Int64
+
+// relieved says that a tight disk has space again.
+var relieved atomic.Bool
 
 func op(kind, path string, do func() error) error {
 	n := ops.Add(1)
@@ -49,8 +58,8 @@ func op(kind, path string, do func() error) error {
 	if kind == os.Getenv("SANDO_FAULT_LIE") {
 		do = func() error { return nil }
 	}
-	if mode == "full" && n >= at && needsSpace(kind) {
-		return fmt.Errorf("%s %s: %w", kind, path, unix.ENOSPC)
+	if errno := lasting(mode, n, at, kind); errno != 0 {
+		return fmt.Errorf("%s %s: %w", kind, path, errno)
 	}
 	if err != nil && named(arg, kind, path) {
 		at, err = n, nil
@@ -70,6 +79,10 @@ func op(kind, path string, do func() error) error {
 			return err
 		}
 		kill()
+	case "short":
+		if needsSpace(kind) {
+			return fmt.Errorf("%s %s: %w", kind, path, unix.ENOSPC)
+		}
 	case "fail":
 		return fmt.Errorf("%s %s: %w", kind, path, unix.EIO)
 	case "stored":
@@ -85,6 +98,24 @@ func op(kind, path string, do func() error) error {
 func named(arg, kind, path string) bool {
 	want, end, ok := strings.Cut(arg, ":")
 	return ok && kind == want && strings.HasSuffix(path, end)
+}
+
+// lasting returns the error of an operation that is one of many to fail, 0 if it is not.
+func lasting(mode string, n, at int64, kind string) unix.Errno {
+	switch {
+	case kind == os.Getenv("SANDO_FAULT_LACK"):
+		return unix.EINVAL
+	case n < at:
+	case mode == "full" && needsSpace(kind), mode == "tight" && needsSpace(kind) && !relieved.Load():
+		return unix.ENOSPC
+	case mode == "tight" && kind == "syncfs":
+		relieved.Store(true)
+	case mode == "readonly" && kind != "fsync" && kind != "syncfs":
+		return unix.EROFS
+	case mode == "broken":
+		return unix.EIO
+	}
+	return 0
 }
 
 func needsSpace(kind string) bool {
