@@ -38,13 +38,13 @@ import (
 // to be: what a test that cuts the power must find out.
 //
 // SANDO_FAULT_LOG names a file to which each operation is written as "N KIND PATH".
-var ops atomic.Int64
-
-// relieved says that a tight disk has space again.
-var relieved atomic.Bool
+var ops struct {
+	n        atomic.Int64
+	relieved atomic.Bool // a tight disk has space again
+}
 
 func op(kind, path string, do func() error) error {
-	n := ops.Add(1)
+	n := ops.n.Add(1)
 	note(n, kind, path)
 	mode, arg, _ := strings.Cut(os.Getenv("SANDO_FAULT"), ":")
 	at, err := strconv.ParseInt(arg, 10, 64)
@@ -106,10 +106,10 @@ func lasting(mode string, n, at int64, kind string) unix.Errno {
 	case kind == os.Getenv("SANDO_FAULT_LACK"):
 		return unix.EINVAL
 	case n < at:
-	case mode == "full" && needsSpace(kind), mode == "tight" && needsSpace(kind) && !relieved.Load():
+	case mode == "full" && needsSpace(kind), mode == "tight" && needsSpace(kind) && !ops.relieved.Load():
 		return unix.ENOSPC
 	case mode == "tight" && kind == "syncfs":
-		relieved.Store(true)
+		ops.relieved.Store(true)
 	case mode == "readonly" && kind != "fsync" && kind != "syncfs":
 		return unix.EROFS
 	case mode == "broken":
