@@ -72,6 +72,9 @@ func TestAudit(t *testing.T) {
 			// It is looked at anew, and not read as a whole for that.
 			must(t, os.WriteFile(w.puller.dir.ReleasePath("2.0")+"/app", []byte("damaged"), 0o644))
 			w.step(reason.Env)
+			if got, err := os.ReadFile(w.puller.dir.ReleasePath("2.0") + "/app"); err != nil || string(got) != "damaged" {
+				t.Errorf("the release was read as a whole: %q, %v", got, err)
+			}
 			w.env("")
 			w.step(reason.Updated) // damaged: fetched again
 			w.runs("2.0")

@@ -121,11 +121,12 @@ func (c *cycle) afterSwap(ctx context.Context, v string) error {
 	if i == nil || i.Force {
 		return nil
 	}
+	hooks := c.hooksOf(hook.AfterSwap)
 	back, previous := i.Phase == node.RollingBack, i.Via
 	if back {
 		previous = i.To
 	}
-	for _, h := range c.hooksOf(hook.AfterSwap) {
+	for _, h := range hooks {
 		err := c.runHook(ctx, h, v, previous)
 		failed := (*hook.Failed)(nil)
 		switch {
@@ -139,6 +140,13 @@ func (c *cycle) afterSwap(ctx context.Context, v string) error {
 		default: // it did not come to an end, or was not begun
 			return reason.Errorf(reason.Of(err), "%w: %w", service.ErrHindered, err)
 		}
+	}
+	if back || len(hooks) == 0 {
+		return nil
+	}
+	i.Hooked = true
+	if err := c.save(); err != nil {
+		return reason.Errorf(reason.Of(err), "%w: %w", service.ErrHindered, err)
 	}
 	return nil
 }

@@ -190,8 +190,8 @@ func (c *cycle) resume(ctx context.Context) (Result, error) {
 		}
 		return c.goBack(ctx, err)
 	}
-	// Whether a hook was run before that start is not known.
-	if len(c.hooksOf(hook.AfterSwap)) == 0 && c.startedSince(ctx, i.Invocation) {
+	// Who started it did not wait for the hooks that come before.
+	if (i.Hooked || len(c.hooksOf(hook.AfterSwap)) == 0) && c.startedSince(ctx, i.Invocation) {
 		c.log.Info("not restarted again: it was started since the swap", "version", i.To)
 		if i.Force {
 			return c.forced(nil)

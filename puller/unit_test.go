@@ -11,6 +11,7 @@ import (
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/hook"
 	"makenot.work/sando/puller/service"
 	"makenot.work/sando/systemd"
 )
@@ -191,6 +192,16 @@ func TestRecoverInvocation(t *testing.T) {
 		restarts int
 	}{
 		{"started since", func(_ *world, m *managed, _ *node.Intent) { m.started++; m.since = time.Now() }, 0},
+		{"started since, before its hook", func(w *world, m *managed, _ *node.Intent) {
+			m.started++
+			m.since = time.Now()
+			w.hook(hook.AfterSwap, note)
+		}, 1},
+		{"started since, after its hook", func(w *world, m *managed, i *node.Intent) {
+			m.started++
+			m.since, i.Hooked = time.Now(), true
+			w.hook(hook.AfterSwap, note)
+		}, 0},
 		{"starting since", func(_ *world, m *managed, _ *node.Intent) {
 			m.started++
 			m.since, m.looks = time.Now(), 0
@@ -241,6 +252,9 @@ func TestRecoverInvocation(t *testing.T) {
 				t.Errorf("restarted %d times, want %d", n, c.restarts)
 			}
 			w.runs("2.0.0")
+			if ran := len(w.logged()); len(w.puller.cfg.Hooks) > 0 && ran != c.restarts {
+				t.Errorf("its hook ran %d times, want %d", ran, c.restarts)
+			}
 		})
 	}
 }

@@ -84,7 +84,8 @@ type Intent struct {
 	// Invocation is that of the app's unit from before the restart: another one later
 	// means that it was restarted. "none": it never ran; empty: nobody knows.
 	Invocation string     `json:"invocation,omitempty"`
-	Tries      int        `json:"tries"` // recoveries begun
+	Hooked     bool       `json:"hooked,omitempty"` // the hooks of after_swap have run for To
+	Tries      int        `json:"tries"`            // recoveries begun
 	Started    canon.Time `json:"started"`
 	Cause      string     `json:"cause,omitempty"` // why it goes back
 	Over       *Intent    `json:"over,omitempty"`  // the one whose probation this one ended; back in force if this one is dropped
