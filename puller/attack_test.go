@@ -177,7 +177,7 @@ func TestRetryUnderAWrongClock(t *testing.T) {
 	w.app.set("1.0", "500")
 	w.advance("1.0", nil)
 	w.puller.now = func() time.Time { return time.Now().AddDate(73, 0, 0) }
-	if r := w.step(reason.Unhealthy); !strings.Contains(r.Message, "tried 1 times") {
+	if r := w.step(reason.Unhealthy); !strings.Contains(r.Message, "tried once") {
 		t.Errorf("got %s", r.Message)
 	}
 	w.puller.now = time.Now

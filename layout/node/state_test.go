@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,4 +194,37 @@ func FuzzState(f *testing.F) {
 			t.Fatalf("%v: prints back %q", err, again)
 		}
 	})
+}
+
+func TestLines(t *testing.T) {
+	many := strings.Repeat("line\n", MaxLines) + "\n  \nlast"
+	if got := Lines([]byte(many)); len(got) != MaxLines || got[MaxLines-1] != "last" || got[0] != "line" {
+		t.Errorf("%d lines: %q", len(got), got)
+	}
+	long := strings.Repeat("ü", maxLineBytes)
+	got := Lines([]byte("\x1b[31mred\r\n" + long + "\xff"))
+	if len(got) != 2 || got[0] != "\uFFFD[31mred" || len(got[1]) > maxLineBytes || !strings.HasSuffix(got[1], "ü…") {
+		t.Errorf("%q", got)
+	}
+	if got := Lines(nil); got != nil {
+		t.Errorf("of nothing: %q", got)
+	}
+}
+
+// However much failed releases print, the state can be read again.
+func TestShorten(t *testing.T) {
+	s := NewState()
+	output := slices.Repeat([]string{strings.Repeat(`"`, maxLineBytes)}, MaxLines)
+	for range 100 {
+		s.Blocked = append(s.Blocked, Block{Version: "1.0", Cause: strings.Repeat(`"`, 2000), Output: output})
+	}
+	s.Degraded = &s.Blocked[99]
+	s.Shorten()
+	data, err := s.Encode()
+	if err != nil || len(data) > maxState {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	if s.Blocked[94].Output != nil || len(s.Blocked[95].Output) != MaxLines {
+		t.Error("not the newest five are kept")
+	}
 }
