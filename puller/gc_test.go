@@ -16,9 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"makenot.work/sando/channels"
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/layout/tree"
@@ -39,6 +42,85 @@ func TestCollectOverHistories(t *testing.T) {
 			}
 		}
 		must(t, os.RemoveAll(l.dir.Root()))
+	}
+}
+
+// A thousand old releases go twenty in a cycle, the oldest first, also when nothing happens.
+func TestCollectGoesOn(t *testing.T) {
+	l := newLife(t, 1)
+	for range 50 {
+		l.install(true)
+	}
+	must(t, os.Symlink("releases/1.0", l.dir.CurrentPath()))
+	l.puller.cfg.Retain = 3
+	for _, want := range []int{30, 10, 4, 4} { // the three newest, and what runs
+		c := &cycle{Puller: l.puller}
+		must(t, c.load())
+		c.warnings = nil
+		c.tidy(t.Context())
+		c.clean(t.Context())
+		if n := len(l.releases()); n != want || len(c.warnings) != 0 {
+			t.Errorf("%d releases are left, want %d; %v", n, want, c.warnings)
+		}
+		if names, err := os.ReadDir(l.dir.Path("trash")); err != nil || len(names) != 0 {
+			t.Errorf("trash: %v, %v", names, err)
+		}
+	}
+	if _, ok := l.releases()["1.0"]; !ok {
+		t.Error("what runs is gone")
+	}
+}
+
+// On a disk that is too small for the next release, the oldest go until it fits, and no more.
+func TestAsRootShortOfSpace(t *testing.T) {
+	testenv.Root(t, "a filesystem of its own")
+	l := newLife(t, 1)
+	must(t, unix.Mount("none", l.dir.Root(), "tmpfs", 0, "size=16m"))
+	t.Cleanup(func() { unix.Unmount(l.dir.Root(), 0) })
+	_, err := node.Open(l.dir.Root())
+	must(t, err)
+	for i := range 4 {
+		v := l.install(true)
+		must(t, os.WriteFile(l.dir.ReleasePath(v)+"/big", make([]byte, 3<<20), 0o644))
+		at := time.Unix(1780000000+int64(i), 0)
+		must(t, os.Chtimes(l.dir.ReleasePath(v)+"/.sando", at, at))
+	}
+	must(t, os.Symlink("releases/2.0", l.dir.CurrentPath()))
+	c := &cycle{Puller: l.puller}
+	must(t, c.load())
+	left := func() string { return strings.Join(slices.Sorted(maps.Keys(l.releases())), " ") }
+	for _, s := range []struct {
+		bytes   int64
+		reserve node.Reserve
+		want    reason.Code
+		left    string
+	}{
+		{3 << 20, 0, reason.Current, "1.0 2.0 3.0 4.0"},
+		{5 << 20, 0, reason.Current, "2.0 3.0 4.0"},
+		{5 << 20, 4 << 20, reason.Current, "2.0 4.0"}, // what runs stays, although it is older
+		{12 << 20, 4 << 20, reason.Disk, "2.0"},
+	} {
+		c.cfg.reserve = s.reserve
+		err := c.fit(t.Context(), s.bytes, 10)
+		if reason.Of(err) != s.want || left() != s.left {
+			t.Errorf("%d bytes and %d in reserve: %v, left are %s; want %s", s.bytes, s.reserve, err, left(), s.left)
+		}
+		if err != nil && !strings.Contains(err.Error(), "MiB free, want 12.0 MiB, and 4.0 MiB in reserve (limits.reserve): no release is left that could be taken away for it; make room there, or lower limits.reserve") {
+			t.Errorf("says %v", err)
+		}
+	}
+}
+
+func TestReserveInConfig(t *testing.T) {
+	for text, want := range map[string]node.Reserve{"": node.Automatic, "0": 0, "512MiB": 512 << 20, "1KiB": 1024} {
+		if got, err := parseReserve(text); got != want || err != nil {
+			t.Errorf("%q is %d, %v", text, got, err)
+		}
+	}
+	for _, bad := range []string{"0MiB", "-1", "512MB", "512", "10%"} {
+		if got, err := parseReserve(bad); err == nil {
+			t.Errorf("%q is %d", bad, got)
+		}
 	}
 }
 

@@ -84,6 +84,9 @@ func (p *Puller) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	c.describeUnit(ctx, &s)
+	if err := c.dir.Space(0, 0, c.cfg.reserve); reason.Of(err) == reason.Disk {
+		c.warn("%s: what is not on disk yet is not fetched before there is room", err)
+	}
 	s.Reason, s.Message = c.headline(&s, pinErr)
 	s.Warnings = c.warnings
 	return s, nil
