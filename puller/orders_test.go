@@ -244,8 +244,12 @@ func exitRules() map[string]rule {
 		"it waits for no interval of the probe": func(t *testing.T, w *world) {
 			w.puller.cfg.Health.Interval = time.Hour
 			w.app.started = func(v string) {
-				if v == "3.0" {
-					w.give(node.Pin{Release: "1.0"})
+				if v == "3.0" { // when it has been asked once
+					time.AfterFunc(100*time.Millisecond, func() {
+						if err := w.puller.dir.SavePin(node.Pin{Release: "1.0", At: time.Now().UnixMilli()}); err != nil {
+							t.Error(err)
+						}
+					})
 				} else {
 					w.puller.cfg.Health.Interval, w.puller.cfg.Health.StableFor = time.Millisecond, 0
 				}
