@@ -136,7 +136,7 @@ fuzz: ## run every fuzz target for FUZZTIME each (10m)
 soak: tools ## run the long rest: power cuts, faults during recovery, releases that fail in real time, long fuzzing; as root
 	TMPDIR=$(FAST) SANDO_SOAK=1 SANDO_CRASH=1 go test -count=1 -timeout 6h -tags faults,soak -run $(CRASH) ./e2e
 	TMPDIR=$(FAST) go test -count=1 -timeout 2h -tags faults,soak -skip Downtime ./e2e/reliability
-	TMPDIR=$(FAST) go test -count=1 -timeout 1h -tags faults,soak -v -run Downtime ./e2e/reliability | grep -v '^==='
+	TMPDIR=$(FAST) go test -count=1 -timeout 1h -tags faults,soak -v -run Downtime ./e2e/reliability | grep -v -e '^===' -e ': updated: ' -e ': unhealthy: '
 	$(MAKE) --no-print-directory fuzz
 
 .PHONY: demo

@@ -79,6 +79,10 @@ type kase struct {
 
 func TestAsRootReliability(t *testing.T) {
 	testenv.Root(t, "a host with a real systemd")
+	testenv.Program(t, "mkfs.ext4")
+	testenv.Program(t, "losetup")
+	_, err := os.Stat("/dev/loop-control")
+	testenv.Need(t, err == nil, "loop devices: small filesystems")
 	s := newServer(t)
 	all := append(cases(), rebooted())
 	machines := make([]*machine, len(all))
