@@ -98,7 +98,7 @@ func (c *cycle) waiting(holder string) string {
 
 // proving says how a release proves itself, in the words of a person who waits for it.
 func (c *cycle) proving(v string, begin, well time.Time, err error) string {
-	now, h := c.now(), c.cfg.Health
+	now, h := c.proof.now(), c.cfg.Health
 	if err != nil {
 		return fmt.Sprintf("%s is not well yet, %s of at most %s: %s", v, now.Sub(begin).Round(time.Second), h.StartTimeout, err)
 	}

@@ -61,6 +61,7 @@ type Puller struct {
 	hooks   *hook.Runner
 	log     *slog.Logger
 	now     func() time.Time
+	proof   clock // in which releases prove themselves
 	meter   Meter
 
 	mirror *repo.Repo // kept from cycle to cycle, with its connection; nil until the first poll
@@ -84,7 +85,7 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, meter Meter) (*Pull
 	}
 	return &Puller{
 		cfg: cfg, dir: dir, bucket: b, service: service.New(cfg.service()), hooks: hook.New(cfg.hooks()),
-		log: log, now: time.Now, meter: meter,
+		log: log, now: time.Now, proof: clock{time.Now, sleep}, meter: meter,
 	}, nil
 }
 

@@ -64,6 +64,15 @@ func (m *managed) up() service.Run {
 func (w *world) manage(runs func(m *managed, looks int) (service.Run, error)) *managed {
 	m := &managed{app: w.app, runs: runs}
 	w.puller.service = m
+	// How often it is looked at must not depend on how busy this machine is.
+	at := time.Now()
+	w.puller.proof = clock{
+		now: func() time.Time { return at },
+		sleep: func(ctx context.Context, d time.Duration) error {
+			at = at.Add(d)
+			return ctx.Err()
+		},
+	}
 	return m
 }
 

@@ -106,14 +106,14 @@ func (c *cycle) watch(ctx context.Context, t trial) error {
 
 func (c *cycle) prove(ctx context.Context, t trial) error {
 	h := c.cfg.Health
-	begin := c.now()
+	begin := c.proof.now()
 	heard := begin // when the app's state was known last
 	var well time.Time
 	past := service.Past{Before: t.before, Bears: t.bears, Restarts: t.restarts}
 	for meddled := 0; ; {
 		c.begin(Probing, h.Interval+time.Duration(1+len(h.Smoke))*probeTime+shortly)
 		run, err := c.well(ctx, t.version, past)
-		now := c.now()
+		now := c.proof.now()
 		blind := errors.Is(err, service.ErrBlind)
 		if !blind {
 			heard = now
@@ -145,7 +145,7 @@ func (c *cycle) prove(ctx context.Context, t trial) error {
 			return errOrder
 		}
 		c.tell(Probing, func() string { return c.proving(t.version, begin, well, err) })
-		if err := sleep(ctx, h.Interval); err != nil {
+		if err := c.proof.sleep(ctx, h.Interval); err != nil {
 			return err
 		}
 	}
@@ -193,6 +193,12 @@ func (c *cycle) note(run service.Run, past service.Past) {
 
 // probeTime is above what one request of a probe may take.
 const probeTime = 10 * time.Second
+
+// clock is a time, and what lets it pass.
+type clock struct {
+	now   func() time.Time
+	sleep func(context.Context, time.Duration) error
+}
 
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
