@@ -32,11 +32,12 @@ type server struct {
 	*host.Host
 	seal *seal
 	s3   *minio.Server
+	apps int // that were installed
 }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	s := &server{host.Boot(t), newSeal(t), minio.Start(t, minio.Options{})}
+	s := &server{Host: host.Boot(t), seal: newSeal(t), s3: minio.Start(t, minio.Options{})}
 	bin := t.TempDir()
 	build(t, "-o", bin, "makenot.work/sando/cmd/...")
 	build(t, "-tags", "faults", "-o", filepath.Join(bin, "puller-with-faults"), "makenot.work/sando/cmd/puller")
@@ -87,7 +88,10 @@ type machine struct {
 // puller's configuration, the anchor. The caller makes systemd read it.
 func (s *server) install(t *testing.T, c kase) *machine {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") // the host shares this machine's network
+	// The host shares this machine's network. On 127.0.0.1 the port, which is free until the
+	// app is started, could become that of some connection.
+	s.apps++
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+os.Getpid()>>8%128, os.Getpid()%256, s.apps))
 	must(t, err)
 	m := &machine{T: t, s: s, addr: l.Addr().String()}
 	must(t, l.Close())
