@@ -159,7 +159,9 @@ func TestPinUntilAndTheClock(t *testing.T) {
 	set(4 * time.Hour)
 	w.step(reason.Updated)
 	w.runs("3.0")
-	set(2 * time.Hour) // set back: the pin is in force again, and ends again
+	set(2 * time.Hour) // it has ended, whatever was signed when
+	w.step(reason.Current)
+	set(-time.Minute) // the clock was wrong by more than an hour: the pin is in force again
 	w.step(reason.Updated)
 	w.runs("1.0")
 	set(4 * time.Hour)

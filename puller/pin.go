@@ -97,10 +97,20 @@ func (c *cycle) loadPin() error {
 
 // inForce returns p unless its time is over.
 func (c *cycle) inForce(p *node.Pin) *node.Pin {
-	if p == nil || p.Ended(c.now(), c.issued()) {
+	if p == nil || p.Ended(c.now(), c.issued()) || c.over(p) {
 		return nil
 	}
 	return p
+}
+
+// putRight is by how much a clock may be set back without bringing back a pin that has ended:
+// the app would be restarted to and fro.
+const putRight = time.Hour
+
+// over reports whether it was said already that p has ended. That stays so when a state is
+// accepted that was signed by a clock ahead of this one, and when this one is put right.
+func (c *cycle) over(p *node.Pin) bool {
+	return c.st != nil && c.st.PinEnded == p.At && !p.Until.IsZero() && p.Until.Sub(c.now()) < putRight
 }
 
 // issued returns when the accepted channel state was signed; the zero time if there is none.

@@ -260,7 +260,10 @@ func (c *cycle) follow(ctx context.Context) (Result, error) {
 				code = reason.Of(err)
 			}
 			c.dropFetched(code)
-			return c.settleLeft(ctx, res, err)
+			res, err = c.settleLeft(ctx, res, err)
+		}
+		if !errors.Is(err, errOrder) {
+			return res, err
 		}
 		if err := c.obey(); err != nil {
 			return Result{}, err
@@ -279,13 +282,13 @@ func (c *cycle) obey() error {
 }
 
 // settleLeft finishes an activation that an order overruled although the order itself
-// was not carried out, so that nothing stays open.
+// was not carried out, so that nothing stays open. It returns errOrder when the next one came.
 func (c *cycle) settleLeft(ctx context.Context, res Result, err error) (Result, error) {
 	if c.st.Intent == nil || ctx.Err() != nil || c.acting {
 		return res, err
 	}
 	left, lerr := c.resume(ctx)
-	if err == nil {
+	if err == nil || errors.Is(lerr, errOrder) {
 		return left, lerr
 	}
 	if lerr != nil {

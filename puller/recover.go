@@ -277,17 +277,33 @@ func (c *cycle) whole(ctx context.Context, versions []string) []string {
 	return found
 }
 
+// pinRestores reports whether what is lost is restored by the pin: the emergency exit does not
+// wait until another release is back. One that did not run well here before is for the cycle,
+// which prepares for it.
+func (c *cycle) pinRestores() bool {
+	p := c.pin
+	if p == nil || !p.Force && !c.st.RanWell(p.Release, p.Manifest) || c.st.IsBlocked(p.Release, p.Manifest, p.At) != nil {
+		return false
+	}
+	m := c.release(p.Release).Manifest
+	return (p.Manifest == "" || p.Manifest == m) && c.st.IsBlocked(p.Release, m, p.At) == nil
+}
+
 // restore makes the first whole release `current` again that ran here. If there is
 // none, the node is as before its first install.
 func (c *cycle) restore(ctx context.Context) (Result, error) {
-	candidates := []string{version(c.st.Running), "", version(c.st.LastGood), version(c.st.Previous)}
+	candidates := []string{"", version(c.st.Running), "", version(c.st.LastGood), version(c.st.Previous)}
 	if c.st.Intent != nil {
-		candidates[1] = c.st.Intent.From
+		candidates[2] = c.st.Intent.From
+	}
+	if c.pinRestores() {
+		candidates[0] = c.pin.Release
 	}
 	whole := c.whole(ctx, candidates)
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
+	pinned := len(whole) > 0 && whole[0] == candidates[0]
 	if len(whole) > 0 {
 		v, next := whole[0], ""
 		if len(whole) > 1 {
@@ -295,7 +311,11 @@ func (c *cycle) restore(ctx context.Context) (Result, error) {
 		}
 		c.warn("`current` was missing or named a release that is gone: %s was made current again", v)
 		c.st.Intent = nil
-		return c.activate(ctx, target{Version: v, Manifest: c.release(v).Manifest}, next)
+		t := target{Version: v, Manifest: c.release(v).Manifest}
+		if pinned {
+			t.Attempt, t.Pin, t.Force = c.pin.At, true, c.pin.Force
+		}
+		return c.activate(ctx, t, next)
 	}
 	if c.st.Running != nil || c.st.Intent != nil {
 		c.warn("`current` is missing, and no release that ran here is whole: goes on as a first install")

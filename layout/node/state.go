@@ -169,8 +169,12 @@ func (s *State) Forget(version string) int {
 	before := len(s.Blocked)
 	s.Blocked = slices.DeleteFunc(s.Blocked, func(b Block) bool { return b.Version == version })
 	n := before - len(s.Blocked)
-	if s.Degraded != nil && s.Degraded.Version == version {
-		s.Degraded = nil
+	if d := s.Degraded; d != nil && d.Version == version && d.Attempt != 0 {
+		// What the node stands on has proved nothing by this: it is still to be started again
+		// by whatever asks for it.
+		forgotten := *d
+		forgotten.Attempt = 0
+		s.Degraded = &forgotten
 		n = max(n, 1)
 	}
 	return n

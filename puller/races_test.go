@@ -1,0 +1,111 @@
+package puller
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"makenot.work/sando/channels"
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
+)
+
+// starts notes which versions are started.
+func (w *world) starts() (told func() string) {
+	var starts []string
+	w.app.started = func(v string) { starts = append(starts, v) }
+	return func() string { return strings.Join(starts, " ") }
+}
+
+// A pin that has ended stays so when a state is accepted that was signed by a clock a few
+// seconds ahead of the node's.
+func TestEndedPinAndNewsFromAFastClock(t *testing.T) {
+	w := pinnable(t)
+	set := w.clock()
+	w.order(Order{Version: "1.0", Until: canon.At(time.Now().Add(time.Hour))}, reason.Updated)
+	set(time.Hour + time.Second)
+	w.step(reason.Updated)
+	w.runs("2.0")
+	w.advance("3.0", func(c *channels.Channel) { c.Issued = canon.At(c.Issued.Add(time.Hour + 30*time.Second)) })
+	told := w.starts()
+	w.step(reason.Updated)
+	w.runs("3.0")
+	set(time.Hour + time.Minute)
+	w.step(reason.Current)
+	if told() != "3.0" {
+		t.Errorf("started %s, want 3.0", told())
+	}
+	if n := len(w.events("pin ended")); n != 1 {
+		t.Errorf("it ended %d times", n)
+	}
+}
+
+// Nor does a clock that is put right by some seconds bring it back.
+func TestEndedPinAndAClockThatIsPutRight(t *testing.T) {
+	w := pinnable(t)
+	set := w.clock()
+	w.order(Order{Version: "1.0", Until: canon.At(time.Now().Add(time.Hour))}, reason.Updated)
+	set(time.Hour + time.Second)
+	w.step(reason.Updated)
+	told := w.starts()
+	set(time.Hour - 10*time.Second)
+	w.step(reason.Current)
+	set(time.Hour + time.Second)
+	w.step(reason.Current)
+	if w.runs("2.0"); told() != "" {
+		t.Errorf("started %s", told())
+	}
+}
+
+// Two orders in one probation, the first of which cannot be carried out.
+func TestOrderWhileWhatIsLeftIsSettled(t *testing.T) {
+	w := three(t)
+	w.puller.cfg.Health.StableFor = time.Hour
+	w.advance("3.0", nil)
+	n := 0
+	w.app.started = func(v string) {
+		switch n++; n {
+		case 1:
+			w.give(node.Pin{Release: "9.9", At: 1})
+		case 2:
+			w.give(node.Pin{Release: "1.0", At: 2})
+		default:
+			w.puller.cfg.Health.StableFor = 0
+		}
+	}
+	w.step(reason.Updated)
+	w.runs("1.0")
+}
+
+// A pin does not wait until what was lost is back and has proved itself.
+func TestPinWhereCurrentIsLost(t *testing.T) {
+	w := three(t)
+	must(t, os.Remove(w.app.current))
+	told := w.starts()
+	w.pin("1.0", reason.Updated)
+	if w.runs("1.0"); told() != "1.0" {
+		t.Errorf("started %s, want 1.0", told())
+	}
+}
+
+// What a degraded node stands on has not proved itself because the failure of another
+// release is forgotten.
+func TestUnblockProvesNothing(t *testing.T) {
+	w := pinnable(t)
+	for _, v := range []string{"2.0", "3.0"} {
+		w.app.set(v, "500")
+	}
+	w.advance("3.0", nil)
+	w.step(reason.Degraded)
+	w.advance("3.0", func(c *channels.Channel) { c.Rollout = 0 })
+	w.unblock("3.0", reason.Halted)
+	w.app.set("2.0", "")
+	w.advance("2.0", nil)
+	told := w.starts()
+	w.step(reason.Updated)
+	if w.runs("2.0"); told() != "2.0" {
+		t.Errorf("started %q, want 2.0", told())
+	}
+}
