@@ -48,7 +48,11 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 
 // takeOver notes that the running release has another manifest now, over the same tree.
 func (c *cycle) takeOver(t target) (Result, error) {
+	was := c.st.Running
 	c.st.Running = &node.Release{Version: t.Version, Manifest: t.Manifest, Since: c.since(t.Version)}
+	if was != nil && was.Version == t.Version && c.st.RanWell(t.Version, was.Manifest) {
+		c.st.Prove(*c.st.Running) // it is the same tree
+	}
 	if g := c.st.LastGood; g != nil && g.Version == t.Version {
 		c.st.LastGood = c.st.Running
 	}
@@ -407,7 +411,7 @@ func (c *cycle) stay(ctx context.Context, cause error) (Result, error) {
 	}
 	c.st.Retry = r
 	c.st.Running = &node.Release{Version: i.To, Manifest: i.Manifest, Since: c.since(i.To)}
-	c.st.Intent = nil
+	c.st.Intent, c.st.Degraded = nil, nil
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}

@@ -97,8 +97,9 @@ func (c *cycle) lacking(release *os.Root, value string) (names []string) {
 		if !missing(part) {
 			continue
 		}
-		// What follows a space may be an argument, and a secret.
-		word := strings.Fields(part)[0]
+		// What follows a space, or a mark that begins the arguments of a URL, may be a secret.
+		word, _, _ := strings.Cut(strings.Fields(part)[0], "?")
+		word, _, _ = strings.Cut(word, ";")
 		if missing(word) && !slices.Contains(names, word) {
 			names = append(names, word)
 		}

@@ -39,6 +39,7 @@ func TestAudit(t *testing.T) {
 		"with arguments":              {"C=ROOT/current/app --token secret\n", nil},
 		"missing, with arguments":     {"C=ROOT/current/none --token secret\n", []string{"C names ROOT/current/none, which"}},
 		"the release's own directory": {"P=ROOT/current/.sando/none\n", []string{"P names"}},
+		"of a URL, with arguments":    {"U=sqlite:ROOT/current/none?key=secret\nV=ROOT/current/none;pw=secret\n", []string{"U names ROOT/current/none, which", "V names ROOT/current/none, which"}},
 		"several":                     {"A=ROOT/current/a\nB=secret\nC=ROOT/current/c\n", []string{"A names ROOT/current/a, which", "C names ROOT/current/c, which"}},
 		"not an env file":             {"A=secret\xff\n", []string{"mnw.env: not an environment file: the assignment that ends in line 1 is not valid UTF-8"}},
 	} {

@@ -315,6 +315,9 @@ func TestVersionOnDiskWithAnotherManifest(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	w.step(reason.Current)
+	if st := w.known(); !st.RanWell("1.0", w.digests["1.0"]) || !st.RanWell("1.0", old) {
+		t.Errorf("it is not known to have run well: %+v", st.Proven)
+	}
 
 	m.Bundles[0].Tree = layout.Sum([]byte("another tree"))
 	w.publishManifest(m)

@@ -10,6 +10,7 @@ import (
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/hook"
 )
 
 // starts notes which versions are started.
@@ -107,5 +108,45 @@ func TestUnblockProvesNothing(t *testing.T) {
 	w.step(reason.Updated)
 	if w.runs("2.0"); told() != "2.0" {
 		t.Errorf("started %q, want 2.0", told())
+	}
+}
+
+// A degraded node that lost what it stood on has nothing to go back to: what it starts again is
+// started again later, and not in every cycle.
+func TestRetryOfADegradedNode(t *testing.T) {
+	w := two(t)
+	w.app.set("1.0", "exit")
+	w.app.set("2.0", "exit")
+	w.advance("2.0", nil)
+	w.step(reason.Degraded)
+	must(t, os.Remove(w.app.current))
+	w.pin("1.0", reason.Unhealthy)
+	told := w.starts()
+	for range 3 {
+		w.step(reason.Unhealthy)
+	}
+	if told() != "" {
+		t.Errorf("started %s", told())
+	}
+}
+
+// What a killed puller left running is ended before a repair restarts anything, too.
+func TestRepairEndsALeftHookFirst(t *testing.T) {
+	w := three(t)
+	w.damage("2.0")
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+w.base+"/none") // so it cannot be ended
+	w.puller.hooks = hook.New(hook.Config{Root: w.puller.cfg.Root, App: "mnw", Systemd: true})
+	must(t, os.WriteFile(w.puller.dir.Path("hook"), nil, 0o600))
+	told := w.starts()
+	_, err := w.puller.Repair(t.Context(), nil)
+	if reason.Of(err) != reason.IO || !strings.Contains(err.Error(), "end the hook that another puller left") {
+		t.Errorf("got %v", err)
+	}
+	must(t, os.Remove(w.puller.dir.Path("hook")))
+	if told() != "" {
+		t.Errorf("started %s", told())
+	}
+	if _, err := w.puller.Repair(t.Context(), nil); err != nil || told() != "2.0" {
+		t.Errorf("started %q (%v)", told(), err)
 	}
 }

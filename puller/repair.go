@@ -41,6 +41,9 @@ func (c *cycle) repair(ctx context.Context, versions []string) ([]Verified, erro
 	if err := c.load(); err != nil {
 		return nil, err
 	}
+	if err := c.hooks.Clear(ctx); err != nil {
+		return nil, err
+	}
 	if res, err := c.recover(ctx); err != nil {
 		_, err = c.end(res, err)
 		return nil, fmt.Errorf("what was left open comes before a repair: %w", err)

@@ -70,6 +70,7 @@ func TestAsRootRuns(t *testing.T) {
 		{"counts from our start", countsRestarts},
 		{"main process", mainProcess},
 		{"stopped", stopped},
+		{"remains after its end", remains},
 		{"output", output},
 		{"hindered", hinderedByOthers},
 	} {
@@ -97,6 +98,32 @@ func exitsAtOnce(t *testing.T, l lab) {
 		t.Errorf("notify: %v", err)
 	}
 	l.Run(t, "systemctl", "stop", u.Name)
+}
+
+// RemainAfterExit= makes an app that has ended no app that runs; for a unit that only ever runs
+// something to its end it does.
+func remains(t *testing.T, l lab) {
+	const section = "RemainAfterExit=yes\n"
+	for _, section := range []string{
+		section + "ExecStart=/bin/sh -c 'exit 0'",
+		section + "Type=forking\nGuessMainPID=no\nExecStart=/bin/sh -c 'sleep 0.1 & exit 0'",
+	} {
+		u := l.unit(t, "remains.service", section)
+		l.restart(t, u)
+		run := l.until(t, u, func(r Run) bool { return !r.Up })
+		if err := run.Verdict(Past{Bears: true}); !errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), "active (exited): all that it started has ended") {
+			t.Errorf("%s: %v", section, err)
+		}
+		l.restart(t, u) // it is one that can be started again
+		l.Run(t, "systemctl", "stop", u.Name)
+	}
+	u := l.unit(t, "oneshot.service", section+"Type=oneshot\nExecStart=/bin/true")
+	l.restart(t, u)
+	run, err := u.Look(t.Context())
+	must(t, err)
+	if err := run.Verdict(Past{}); err != nil {
+		t.Errorf("oneshot: %v", err)
+	}
 }
 
 // An exit status in RestartPreventExitStatus= is the end, whatever Restart= says.

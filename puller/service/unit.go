@@ -134,8 +134,11 @@ func (u *Unit) Look(ctx context.Context) (Run, error) {
 
 // run says what the facts of the unit mean for a release that has to prove itself.
 func (u *Unit) run(f systemd.Facts) Run {
-	up := f.ActiveState == "active" || f.ActiveState == "reloading"
-	ended := f.ActiveState == "inactive" || f.ActiveState == "failed"
+	// RemainAfterExit= leaves a unit active when nothing of it runs any more, which only a
+	// oneshot unit means.
+	remains := f.SubState == "exited" && f.Type != "oneshot"
+	up := (f.ActiveState == "active" || f.ActiveState == "reloading") && !remains
+	ended := f.ActiveState == "inactive" || f.ActiveState == "failed" || remains
 	invocation := f.InvocationID
 	if invocation == "" {
 		invocation = Never
@@ -150,7 +153,9 @@ func (u *Unit) run(f systemd.Facts) Run {
 		Job:        f.Job,
 		Words:      fmt.Sprintf("unit %q is %s", u.Name, f.Words()),
 	}
-	if run.Ended && f.Result == "success" {
+	if run.Ended && remains {
+		run.Words += ": all that it started has ended"
+	} else if run.Ended && f.Result == "success" {
 		run.Words += ": it ended by itself and with success, or somebody stopped it"
 	}
 	run.Words += fmt.Sprintf("; `journalctl -u %s` tells more", u.Name)
