@@ -103,9 +103,6 @@ func (c *cycle) describe(s *Status) error {
 		}
 	}
 	s.AtWork = c.dir.Busy()
-	if c.dir.ReadOnly() {
-		c.warn("%s is on a filesystem that is read-only: nothing can be updated, nor written down; `dmesg` tells why, if a fault made it so", c.dir.Root())
-	}
 	s.Pin, s.Intent, s.LastGood, s.Previous, s.Retry = c.pin, st.Intent, st.LastGood, st.Previous, st.Retry
 	s.Window = c.windowStatus()
 	s.Blocked, s.Rewritten, s.Last = st.Blocked, st.Rewritten, st.Last
@@ -140,6 +137,16 @@ func channelStatus(ch *channels.Channel) *ChannelStatus {
 
 // headline says in one code and one sentence how this node is.
 func (c *cycle) headline(s *Status, pinErr error) (reason.Code, string) {
+	code, message := c.situation(s, pinErr)
+	if code.Exit() < reason.Config.Exit() && c.dir.ReadOnly() {
+		// How cycles end cannot be written down, so state.json still says that all is well.
+		return reason.IO, fmt.Sprintf("%s is on a filesystem that is read-only, so nothing can be updated, nor written down; `dmesg` tells why, if a fault made it so; before that: %s", c.dir.Root(), message)
+	}
+	return code, message
+}
+
+// situation is the headline as far as the files of the node know it.
+func (c *cycle) situation(s *Status, pinErr error) (reason.Code, string) {
 	switch f := diagnose(c.st, c.cur); f {
 	case fine:
 	case odd:
