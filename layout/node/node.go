@@ -259,10 +259,15 @@ func (d *Dir) Holder() string {
 	return strings.ToValidUTF8(string(b), "?")
 }
 
-// ReadOnly reports whether nothing can be written, as far as the filesystem says so.
+// ReadOnly reports whether nothing can be written because the filesystem is read-only. One
+// that its kernel made so after a fault may not say it, so it is tried, with a file that never
+// has a name.
 func (d *Dir) ReadOnly() bool {
-	var fs unix.Statfs_t
-	return unix.Statfs(d.Path(), &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
+	fd, err := unix.Open(d.Path(), unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return errors.Is(err, unix.EROFS)
 }
 
 // Busy says who holds the lock now; "" when it is free.
