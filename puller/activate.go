@@ -9,6 +9,7 @@ import (
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller/hook"
 	"makenot.work/sando/puller/service"
 )
 
@@ -332,12 +333,20 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 	i := c.st.Intent
 	c.acting = true
 	c.log.Info("going back", "from", i.To, "to", i.From)
-	if c.cur.Version != i.From {
+	prove, before := c.start, ""
+	switch {
+	case c.cur.Version != i.From:
 		if err := c.swap(i.From); err != nil {
 			return Result{}, err
 		}
+	case len(c.hooksOf(hook.AfterSwap)) == 0 && c.startedSince(ctx, i.Invocation):
+		c.log.Info("not restarted again: it was started since the swap", "version", i.From)
+		prove, before = c.watch, i.Invocation
 	}
-	err := c.start(ctx, trial{version: i.From, before: c.invocation(ctx), bears: true})
+	if before == "" {
+		before = c.invocation(ctx)
+	}
+	err := prove(ctx, trial{version: i.From, before: before, bears: true})
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("interrupted on the way back to %s, the next cycle goes on: %w", i.From, ctx.Err())

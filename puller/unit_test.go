@@ -268,6 +268,64 @@ func TestRecoverInvocation(t *testing.T) {
 	}
 }
 
+// So it is on the way back: what a puller that was killed had started already is watched.
+func TestRecoverInvocationOnTheWayBack(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		change   func(w *world, m *managed, i *node.Intent)
+		restarts int
+	}{
+		{"started since", func(*world, *managed, *node.Intent) {}, 0},
+		{"with a hook before the start", func(w *world, _ *managed, _ *node.Intent) { w.hook(hook.AfterSwap, note) }, 1},
+		{"the failed run goes on", func(_ *world, m *managed, i *node.Intent) { i.Invocation = m.up().Invocation }, 1},
+		{"started before the swap", func(_ *world, m *managed, _ *node.Intent) { m.since = time.Now().Add(-time.Hour) }, 1},
+		{"the failed run is not known", func(_ *world, _ *managed, i *node.Intent) { i.Invocation = "" }, 1},
+		{"ended since", func(_ *world, m *managed, _ *node.Intent) {
+			m.runs = func(m *managed, _ int) (service.Run, error) {
+				r := m.up()
+				if m.started == 3 {
+					r.Up, r.Ended, r.Began = false, true, time.Time{}
+				}
+				return r, nil
+			}
+		}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			m := w.manage(well)
+			w.publish("1.0.0", "")
+			w.publish("2.0.0", "")
+			w.advance("1.0.0", nil)
+			w.step(reason.Updated)
+			w.advance("2.0.0", nil)
+			m.set("2.0.0", "500")
+			ctx, cancel := context.WithCancel(t.Context())
+			m.app.started = func(v string) {
+				if v == "1.0.0" {
+					cancel()
+				}
+			}
+			if _, err := w.puller.Step(ctx, Options{}); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			m.app.started = nil
+			st, err := w.puller.dir.State()
+			must(t, err)
+			if i := st.Intent; i == nil || i.Phase != node.RollingBack || i.Invocation != "run-2" || m.started != 3 {
+				t.Fatalf("started %d times, the intent is %+v", m.started, i)
+			}
+			c.change(w, m, st.Intent)
+			must(t, w.puller.dir.SaveState(st))
+			before := w.app.count()
+			w.step(reason.Unhealthy)
+			if n := w.app.count() - before; n != c.restarts {
+				t.Errorf("restarted %d times, want %d", n, c.restarts)
+			}
+			w.runs("1.0.0")
+		})
+	}
+}
+
 // A unit that is missing, or nobody to ask, is not the fault of a release: recovery waits,
 // and counts no tries.
 func TestRecoverUnstartable(t *testing.T) {

@@ -44,7 +44,7 @@ func killed() []kase {
 		all[i].reason, all[i].runs, all[i].starts = reason.Updated, "2.0.0", "1.0.0 2.0.0"
 	}
 	return append(all, kase{
-		app: "killed-back", name: "exits at once; the puller is killed on the way back", reason: reason.Unhealthy, failed: 1, back: 1, runs: "1.0.0", starts: "1.0.0 2.0.0 1.0.0 1.0.0",
+		app: "killed-back", name: "exits at once; the puller is killed on the way back", reason: reason.Unhealthy, failed: 1, back: 1, runs: "1.0.0", starts: "1.0.0 2.0.0 1.0.0",
 		test: func(m *machine) puller.Result {
 			m.good("1.0.0")
 			m.daemon()
