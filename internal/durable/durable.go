@@ -47,7 +47,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 		return err
 	}
 	if err := op("rename", path, func() error { return os.Rename(tmp, path) }); err != nil {
-		return errors.Join(err, os.Remove(tmp))
+		return errors.Join(unnamed(err, tmp, path), os.Remove(tmp))
 	}
 	return SyncDir(filepath.Dir(path))
 }
@@ -62,7 +62,7 @@ func Create(path string, r io.Reader, perm fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	err = op("link", path, func() error { return os.Link(tmp, path) })
+	err = unnamed(op("link", path, func() error { return os.Link(tmp, path) }), tmp, path)
 	if rm := os.Remove(tmp); err == nil {
 		err = rm
 	}
@@ -85,7 +85,7 @@ func writeTemp(path string, perm fs.FileMode, write func(*os.File) error) (_ str
 			f.Close()
 			os.Remove(tmp)
 		}
-		return "", err
+		return "", unnamed(err, tmp, path)
 	}
 	defer func() {
 		if cerr := f.Close(); err == nil {
@@ -93,6 +93,7 @@ func writeTemp(path string, perm fs.FileMode, write func(*os.File) error) (_ str
 		}
 		if err != nil {
 			os.Remove(tmp)
+			err = unnamed(err, tmp, path)
 		}
 	}()
 	if err := f.Chmod(perm); err != nil { // whatever the umask is
@@ -102,6 +103,22 @@ func writeTemp(path string, perm fs.FileMode, write func(*os.File) error) (_ str
 		return "", err
 	}
 	return tmp, Sync(f)
+}
+
+// unnamed has err speak of path instead of its temporary file: whoever reads it knows only
+// that, and the same fault, met again and again, is the same error.
+func unnamed(err error, tmp, path string) error {
+	switch e := err.(type) {
+	case *fs.PathError:
+		if e.Path == tmp {
+			return &fs.PathError{Op: e.Op, Path: path, Err: e.Err}
+		}
+	case *os.LinkError:
+		if e.Old == tmp || e.New == tmp {
+			return &fs.PathError{Op: e.Op, Path: path, Err: e.Err}
+		}
+	}
+	return err
 }
 
 // Append adds data to the file path with one write, creating the file when needed. A
@@ -171,10 +188,10 @@ func Exchange(a, b string) error {
 func Symlink(target, path string) error {
 	tmp := tempName(path)
 	if err := op("symlink", tmp, func() error { return os.Symlink(target, tmp) }); err != nil {
-		return err
+		return unnamed(err, tmp, path)
 	}
 	if err := op("rename", path, func() error { return os.Rename(tmp, path) }); err != nil {
-		return errors.Join(err, os.Remove(tmp))
+		return errors.Join(unnamed(err, tmp, path), os.Remove(tmp))
 	}
 	return SyncDir(filepath.Dir(path))
 }

@@ -189,3 +189,26 @@ func TestSyncFS(t *testing.T) {
 		t.Error("a closed file was synced")
 	}
 }
+
+// What a fault says does not change from one time to the next: logs that leave out what they
+// said already would be full of it.
+func TestSameFaultSameError(t *testing.T) {
+	dir := t.TempDir()
+	gone := dir + "/gone/f"
+	for name, c := range map[string]struct {
+		path string
+		do   func(path string) error
+	}{
+		"write":   {gone, func(p string) error { return WriteFile(p, nil, 0o600) }},
+		"create":  {gone, func(p string) error { return Create(p, strings.NewReader(""), 0o600) }},
+		"symlink": {gone, func(p string) error { return Symlink("x", p) }},
+		"replace": {dir, func(p string) error { return WriteFile(p, nil, 0o600) }}, // a directory
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, second := c.do(c.path), c.do(c.path)
+			if first == nil || second == nil || first.Error() != second.Error() || !strings.Contains(first.Error(), " "+c.path+": ") {
+				t.Errorf("first %v, then %v", first, second)
+			}
+		})
+	}
+}
