@@ -29,9 +29,13 @@ type Daemon struct {
 type Claim struct{ f *os.File }
 
 // Claim makes who the one daemon at work. An error has the reason "config" when there is
-// another one.
+// another one. A full disk keeps no daemon from its work: the file may then say nothing.
 func (d *Dir) Claim(who Daemon) (*Claim, error) {
-	f, err := os.OpenFile(d.Path(daemonFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	var f *os.File
+	err := d.Urgent(func() (err error) {
+		f, err = os.OpenFile(d.Path(daemonFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+		return reason.OnDisk(err)
+	})
 	if err != nil {
 		return nil, reason.OnDisk(fmt.Errorf("open daemon file: %w", err))
 	}
@@ -44,6 +48,9 @@ func (d *Dir) Claim(who Daemon) (*Claim, error) {
 	c := &Claim{f}
 	if err == nil {
 		err = c.Write(who)
+		if reason.Of(err) == reason.Disk {
+			err = nil // it is for people; a daemon that does not start could not go back either
+		}
 	}
 	if err != nil {
 		f.Close()

@@ -1,13 +1,17 @@
 package node
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 )
 
 func TestClaim(t *testing.T) {
@@ -77,5 +81,50 @@ func TestClaimLink(t *testing.T) {
 	}
 	if data, err := os.ReadFile(canary); err != nil || string(data) != "mine" {
 		t.Errorf("canary is %q, %v", data, err)
+	}
+}
+
+// A daemon that did not start on a full disk could not go back on it either.
+func TestAsRootClaimOnFullDisk(t *testing.T) {
+	testenv.Root(t, "mounts")
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprintf("after another=%t", before), func(t *testing.T) {
+			disk := t.TempDir()
+			if err := unix.Mount("none", disk, "tmpfs", 0, "size=4m,nr_inodes=64,mode=755"); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := unix.Unmount(disk, 0); err != nil {
+					t.Error(err)
+				}
+			})
+			d, err := Open(disk + "/mnw")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Ballast(0); err != nil {
+				t.Fatal(err)
+			}
+			if before {
+				if err := os.WriteFile(d.Path("daemon"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range 1 << 16 { // neither inodes nor bytes
+				if err := os.WriteFile(fmt.Sprintf("%s/%d", disk, i), make([]byte, 1<<20), 0o600); err != nil && i > 64 {
+					break
+				}
+			}
+			c, err := d.Claim(Daemon{PID: 42})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Claim(Daemon{PID: 43}); reason.Of(err) != reason.Config {
+				t.Errorf("second: %v", err)
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

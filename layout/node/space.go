@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"math/bits"
 	"os"
 	"strconv"
 
@@ -48,15 +50,31 @@ func (d *Dir) Space(bytes, inodes int64, reserve Reserve) error {
 	if err := unix.Statfs(d.root, &st); err != nil {
 		return reason.OnDisk(&fs.PathError{Op: "statfs", Path: d.root, Err: err})
 	}
-	keepBytes, keepInodes := reserve.of(int64(st.Blocks)*st.Bsize, int64(st.Files))
-	if free := int64(st.Bavail) * st.Bsize; free < bytes+keepBytes {
+	return d.fits(st, bytes, inodes, reserve)
+}
+
+func (d *Dir) fits(st unix.Statfs_t, bytes, inodes int64, reserve Reserve) error {
+	keepBytes, keepInodes := reserve.of(times(st.Blocks, st.Bsize), atMost(st.Files))
+	if free := times(st.Bavail, st.Bsize); free-keepBytes < bytes {
 		return reason.Errorf(reason.Disk, "disk space: the filesystem of %s has %s free, want %s, and %s in reserve (limits.reserve)", d.root, size(free), size(bytes), size(keepBytes))
 	}
 	// btrfs has no inodes to count.
-	if st.Files > 0 && int64(st.Ffree) < inodes+keepInodes {
-		return reason.Errorf(reason.Disk, "inodes: the filesystem of %s has %d free, want %d, and %d in reserve (limits.reserve)", d.root, st.Ffree, inodes, keepInodes)
+	if free := atMost(st.Ffree); st.Files > 0 && free-keepInodes < inodes {
+		return reason.Errorf(reason.Disk, "inodes: the filesystem of %s has %d free, want %d, and %d in reserve (limits.reserve)", d.root, free, inodes, keepInodes)
 	}
 	return nil
+}
+
+// atMost returns n, as far as it goes: filesystems that count no inodes say that as many are
+// free as there are numbers.
+func atMost(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+
+// times returns blocks of so many bytes as bytes.
+func times(blocks uint64, bytes int64) int64 {
+	if high, low := bits.Mul64(blocks, uint64(bytes)); high == 0 {
+		return atMost(low)
+	}
+	return math.MaxInt64
 }
 
 // size writes a number of bytes as limits are written.

@@ -55,6 +55,27 @@ func TestSpaceNamesAllFigures(t *testing.T) {
 	}
 }
 
+// What filesystems say of themselves is not always what could be.
+func TestSpaceOfOddFilesystems(t *testing.T) {
+	d := open(t)
+	const most = ^uint64(0)
+	for name, c := range map[string]struct {
+		st   unix.Statfs_t
+		want reason.Code
+	}{
+		"there is room":              {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 20, Bavail: 1 << 19, Files: 1 << 16, Ffree: 1 << 15}, reason.Current},
+		"inodes without number":      {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 20, Bavail: 1 << 19, Files: 1 << 16, Ffree: most}, reason.Current}, // as CephFS
+		"bytes without number":       {unix.Statfs_t{Bsize: 4096, Blocks: most, Bavail: most, Files: most, Ffree: most}, reason.Current},
+		"more than 8 EiB":            {unix.Statfs_t{Bsize: 1 << 20, Blocks: 1 << 44, Bavail: 1 << 43}, reason.Current},
+		"no inodes":                  {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 20, Bavail: 1 << 19, Files: 1 << 16}, reason.Disk},
+		"nothing but what root gets": {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 20, Bfree: 1 << 19}, reason.Disk},
+	} {
+		if err := d.fits(c.st, 1<<20, 10, Automatic); reason.Of(err) != c.want {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
 func TestBallast(t *testing.T) {
 	d := open(t)
 	if err := d.Ballast(1 << 60); reason.Of(err) != reason.Disk {
