@@ -157,7 +157,7 @@ func (s *site) fault(t *testing.T, l lane, mode string, k int) {
 				r := s.machine(fmt.Sprintf("%s-%s-%d-%d", l.name, mode, k, j))
 				r.t = t
 				m.copyTo(r)
-				died := r.faulty(fmt.Sprintf("kill:%d", j), l.then...)
+				died := r.faulty(fmt.Sprintf("kill:%d", j), l.then...) == -1
 				r.invariants()
 				l.settled(r)
 				r.remove()
@@ -186,8 +186,8 @@ func (m *machine) count(args ...string) int {
 	return n
 }
 
-// faulty runs a cycle with a fault, and reports whether it was killed.
-func (m *machine) faulty(fault string, args ...string) bool {
+// faulty runs a cycle with a fault, and returns its exit code: -1 if it was killed.
+func (m *machine) faulty(fault string, args ...string) int {
 	m.t.Helper()
 	cmd := m.puller(append(args, "--json")...)
 	cmd.Env = append(cmd.Env, "SANDO_FAULT="+fault)
@@ -206,7 +206,7 @@ func (m *machine) faulty(fault string, args ...string) bool {
 	if want, _ := lasting(mode); code == 1 && json.Unmarshal(out, &r) == nil && r.Reason != want {
 		m.t.Errorf("%s: reason %q, want %q\n%s", fault, r.Reason, want, out)
 	}
-	return code == -1
+	return code
 }
 
 // copyTo makes to's root a copy of m's.

@@ -101,7 +101,7 @@ func (c *cycle) dropFetched(code reason.Code) {
 	}
 	version := ""
 	switch code {
-	case reason.IO, reason.Window, reason.Rollout, reason.Halted:
+	case reason.IO, reason.Rollout, reason.Halted: // what waits for the window is unpacked
 		version = c.wanted()
 	}
 	prefix := ""

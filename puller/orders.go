@@ -222,9 +222,7 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 	if pollErr == nil {
 		pollErr = c.poll(ctx)
 	}
-	if err := c.judgePin(); err != nil {
-		return err
-	}
+	c.judgePin()
 	d := decide(c.facts())
 	if d.Warning != "" {
 		c.warn("%s", d.Warning)

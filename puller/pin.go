@@ -131,25 +131,22 @@ func (c *cycle) issued() time.Time {
 
 // judgePin looks again whether the pin's time is over: a poll takes its time, and may have
 // brought a state that shows the clock to be wrong. That a pin ended is said once.
-func (c *cycle) judgePin() error {
+func (c *cycle) judgePin() {
 	p := c.order
 	c.pin = c.inForce(p)
-	ended := int64(0)
-	if p != nil && c.pin == nil {
-		ended = p.At
-	}
-	if c.st.PinEnded == ended {
-		return nil
-	}
-	c.st.PinEnded = ended
-	if err := c.save(); err != nil {
-		return err
-	}
-	if ended != 0 {
+	switch {
+	case p == nil || c.pin != nil:
+		// Written with what comes of it: an order waits for no write that it does not need.
+		c.st.PinEnded = 0
+	case c.st.PinEnded != p.At:
+		c.st.PinEnded = p.At
+		if err := c.save(); err != nil {
+			c.warn("that the pin has ended is not on record: %s", err)
+			return
+		}
 		c.log.Info("the pin has ended", "version", p.Release, "until", p.Until.Format(canon.TimeLayout))
 		c.record(node.Event{Event: "pin ended", To: p.Release, Digest: p.Manifest, Message: fmt.Sprintf("it held until %s; the channel is followed again", p.Until.Format(canon.TimeLayout))})
 	}
-	return nil
 }
 
 // pending reports whether a pin waits that can be carried out without network: one that was

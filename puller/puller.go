@@ -246,9 +246,7 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 // was decided does not hold any more.
 func (c *cycle) follow(ctx context.Context) (Result, error) {
 	for {
-		if err := c.judgePin(); err != nil {
-			return Result{}, err
-		}
+		c.judgePin()
 		d := decide(c.facts())
 		res, err := c.act(ctx, d)
 		if errors.Is(err, errNews) {
@@ -407,29 +405,41 @@ func (c *cycle) keep(code reason.Code, message string) error {
 		since = last.Since
 	}
 	c.st.Last = node.Outcome{Reason: code, Message: message, Since: since}
-	if last.Reason != code && code.Exit() == 3 {
-		c.record(node.Event{Event: "refused", Reason: code, Message: message})
-	}
 	if c.dry {
 		return nil
 	}
-	return c.write() // never at the price of the ballast
+	if err := c.write(); err != nil { // never at the price of the ballast
+		return err
+	}
+	// Only then: what is not on record would be news in the next cycle, and in each after it.
+	if last.Reason != code && code.Exit() == 3 {
+		c.record(node.Event{Event: "refused", Reason: code, Message: message})
+	}
+	return nil
 }
 
 // save writes the state. What ends an activation, or turns it round, or brings back what ran
 // before, takes the ballast when the disk is full.
 func (c *cycle) save() error {
+	if i := c.st.Intent; c.open || i != nil && (i.Pin || i.Attempt == 0) {
+		return c.saveUrgently()
+	}
+	return c.saveBy(c.write)
+}
+
+// saveUrgently writes the state, at the price of the ballast if the disk is full: what it
+// says is in the way of orders, or keeps something from being done again and again.
+func (c *cycle) saveUrgently() error {
+	return c.saveBy(func() error { return c.dir.Urgent(c.write) })
+}
+
+func (c *cycle) saveBy(write func() error) error {
 	if c.dry {
 		return nil
 	}
-	i, err := c.st.Intent, error(nil)
-	if c.open || i != nil && (i.Pin || i.Attempt == 0) {
-		err = c.dir.Urgent(c.write)
-	} else {
-		err = c.write()
-	}
+	err := write()
 	if err == nil {
-		c.open = i != nil
+		c.open = c.st.Intent != nil
 	}
 	return err
 }

@@ -85,15 +85,22 @@ func (c *cycle) load() error {
 		return nil
 	}
 	c.st = node.NewState()
+	lost := false
 	if c.cur.Version != "" {
 		// Whether it runs well is not known, so it is no release to go back to.
 		c.st.Running = c.release(c.cur.Version)
 		if err == nil && c.st.Running.Manifest != "" {
 			c.warn("state.json is missing although %s is live: rebuilt from what is on disk; a pin or a counter that was lost with it counts no more, so an older channel state would be believed", c.cur.Version)
-			c.record(node.Event{Event: "state lost", To: c.cur.Version})
+			lost = true
 		}
 	}
-	return c.save()
+	if err := c.saveUrgently(); err != nil {
+		return err
+	}
+	if lost {
+		c.record(node.Event{Event: "state lost", To: c.cur.Version})
+	}
+	return nil
 }
 
 // recover finishes or undoes what a cycle that died left open. A result with a reason
@@ -231,7 +238,7 @@ func (c *cycle) acceptByHand() error {
 	if err := c.pinByHand(); err != nil {
 		return err
 	}
-	if err := c.save(); err != nil {
+	if err := c.saveUrgently(); err != nil {
 		return err
 	}
 	c.record(node.Event{Event: "changed by hand", To: c.cur.Version})
@@ -320,7 +327,7 @@ func (c *cycle) restore(ctx context.Context) (Result, error) {
 	if c.st.Running != nil || c.st.Intent != nil {
 		c.warn("`current` is missing, and no release that ran here is whole: goes on as a first install")
 		c.st.Running, c.st.LastGood, c.st.Previous, c.st.Intent, c.st.Retry = nil, nil, nil, nil, nil
-		if err := c.save(); err != nil {
+		if err := c.saveUrgently(); err != nil {
 			return Result{}, err
 		}
 		c.record(node.Event{Event: "nothing left", At: canon.At(c.now())})

@@ -2,7 +2,6 @@ package puller
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"makenot.work/sando/internal/canon"
@@ -46,8 +45,8 @@ func (c *cycle) refuse(ctx context.Context, t target, b layout.Bundle, cause err
 	}
 	r.Next = canon.At(c.now().Add(min(time.Minute<<min(r.Count-1, 10), maxWait)))
 	c.st.Refused = r
-	if err := c.save(); err != nil {
-		return errors.Join(cause, err)
+	if err := c.saveUrgently(); err != nil { // else it is fetched and refused at every poll
+		return reason.Errorf(reason.Of(err), "%w; %w", err, cause)
 	}
 	return cause
 }

@@ -204,7 +204,7 @@ func (c *cycle) finishRepair(ctx context.Context) (Result, error) {
 	case err != nil:
 		c.warn("a repair was stopped before it was done; `puller verify --repair` does it again: %s", err)
 		c.st.Repair = ""
-		return Result{}, c.save()
+		return Result{}, c.saveUrgently()
 	}
 	if err := c.loadChannel(); err != nil {
 		return Result{}, err
