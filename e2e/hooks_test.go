@@ -175,7 +175,7 @@ func hookFails(t *testing.T, s *server) {
 	s.release(t, "3.0.0", "")
 	s.once(t, 3)
 	after := s.status(t)
-	if after.Last.Reason != reason.Hook || !strings.Contains(after.Last.Message, "ended with status 3; `journalctl -u sando-hook-mnw.service` tells more; it said: ") || after.Unit.Invocation != before.Unit.Invocation {
+	if after.Last.Reason != reason.Hook || !strings.Contains(after.Last.Message, "ended with status 3; `journalctl -u sando-hook-mnw.service` tells more; it said: no such table: users; ") || after.Unit.Invocation != before.Unit.Invocation {
 		t.Errorf("status: %+v", after.Last)
 	}
 	if b := after.Blocked; len(b) != 1 || !slices.Contains(b[0].Output, "no such table: users") {

@@ -108,7 +108,7 @@ func (c *children) run(ctx context.Context, h Hook, as account, r Release) ([]st
 	case exit.Exited():
 		words = fmt.Sprintf("ended with status %d", exit.ExitCode())
 	}
-	return output, &Failed{h, words, output}
+	return output, &Failed{Hook: h, Words: words, Output: output}
 }
 
 // supervise runs cmd and ends its process group after it. It returns the end of what they

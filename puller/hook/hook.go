@@ -150,15 +150,26 @@ func (h Hook) command(r Release) []string {
 type Failed struct {
 	Hook   Hook
 	Words  string   // how it ended
-	Output []string // what it printed last
+	Output []string // what it printed last, and what its manager said of it
+	Unit   string   // as which it ran; "": as none
 }
 
 func (e *Failed) Error() string {
 	text := fmt.Sprintf("hook %s %s", e.Hook, e.Words)
-	if n := len(e.Output); n > 0 {
-		text += "; it said: " + e.Output[n-1]
+	if said := e.said(); said != "" {
+		text += "; it said: " + said
 	}
 	return text
+}
+
+// said returns the last line that is the hook's own: what systemd says names the unit.
+func (e *Failed) said() string {
+	for _, line := range slices.Backward(e.Output) {
+		if e.Unit == "" || !strings.Contains(line, e.Unit) {
+			return line
+		}
+	}
+	return ""
 }
 
 // ErrUnknown is matched when it is not known how a hook ended, or whether it did.

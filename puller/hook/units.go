@@ -111,7 +111,7 @@ func (u *units) run(ctx context.Context, h Hook, as account, r Release) ([]strin
 		return output, err
 	}
 	if !ended.OK() {
-		return output, &Failed{h, ended.Words() + "; `journalctl -u " + u.unit() + "` tells more", output}
+		return output, &Failed{h, ended.Words() + "; `journalctl -u " + u.unit() + "` tells more", output, u.unit()}
 	}
 	return output, nil
 }
