@@ -24,14 +24,25 @@ type awaited struct {
 // await makes ready what d keeps for the window.
 func (c *cycle) await(ctx context.Context, d decision) (Result, error) {
 	began := c.now()
+	// Whether or not it can be made ready now: what keeps it from that may pass, and who looks
+	// seldom must not miss the window for it.
+	c.wake()
 	if err := c.makeReady(ctx, d.Target); err != nil {
 		return Result{}, fmt.Errorf("%w; %s", err, c.facts().keeps())
 	}
 	if err := c.reconsider(ctx, d, began); err != nil {
 		return Result{}, err
 	}
-	c.again = c.cfg.window.Wake(c.now(), schedule.Offset(c.cfg.App, c.cfg.Node))
+	c.wake()
+	if now := decide(c.facts()); now.Await {
+		d = now // the window may have opened and closed meanwhile
+	}
 	return Result{Reason: d.Reason, Message: d.Message}, nil
+}
+
+// wake has the daemon wake when the window opens next.
+func (c *cycle) wake() {
+	c.again = c.cfg.window.Wake(c.now(), schedule.Offset(c.cfg.App, c.cfg.Node))
 }
 
 func (c *cycle) makeReady(ctx context.Context, t target) error {

@@ -178,6 +178,30 @@ func TestFetchedOutsideActivatedInside(t *testing.T) {
 	w.runs("2.0")
 }
 
+// What cannot be fetched now may be there when the window opens: who looks once a day must not
+// find out after it has closed.
+func TestAwakeForWindowAfterFailure(t *testing.T) {
+	w, _, opening := waiting(t)
+	w.puller.bucket = &failing{w.bucket, "2.0/"}
+	r, err := w.puller.Step(t.Context(), Options{})
+	if reason.Of(err) != reason.IO || r.Again.Before(opening) || !r.Again.Before(opening.Add(time.Minute)) {
+		t.Errorf("%v; due at %s, the window opens at %s", err, r.Again, opening)
+	}
+	// It passes, and the window opens and closes while it is fetched.
+	w.puller.bucket = w.bucket
+	w.puller.now = func() time.Time {
+		if has, err := w.puller.dir.Has("2.0"); err == nil && has {
+			return opening.Add(90 * time.Minute)
+		}
+		return time.Now()
+	}
+	next := opening.Add(24 * time.Hour)
+	r, err = w.puller.Step(t.Context(), Options{})
+	if err != nil || !strings.Contains(r.Message, next.Format(canon.TimeLayout)) || r.Again.Before(next) || !r.Again.Before(next.Add(time.Minute)) {
+		t.Errorf("%v: %s; due at %s, the window opens at %s", err, r.Message, r.Again, next)
+	}
+}
+
 func TestWhatDoesNotWait(t *testing.T) {
 	hotfix := func(c *channels.Channel) { c.Hotfix = "login broken" }
 	for name, do := range map[string]func(w *world){

@@ -2,6 +2,7 @@ package puller
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -60,7 +61,12 @@ func (c *cycle) ballast() {
 	if c.st.Intent != nil {
 		return // its way back may need what room there is
 	}
-	if err := c.dir.Ballast(c.cfg.reserve); err != nil {
+	err := c.dir.Ballast(c.cfg.reserve)
+	if reason.Of(err) == reason.Disk {
+		// Without figures: they change at every poll, and it would be news each time.
+		err = fmt.Errorf("the filesystem of %s has no room for it beside the reserve (limits.reserve); `df` tells what is free", c.cfg.Root)
+	}
+	if err != nil {
 		c.warn("no ballast, so that going back on a full disk may fail: %s", err)
 	}
 }

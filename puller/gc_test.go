@@ -124,6 +124,22 @@ func TestReserveInConfig(t *testing.T) {
 	}
 }
 
+// A disk on which the ballast finds no room is told of once, though what is free on it changes.
+func TestNoBallastIsNoNews(t *testing.T) {
+	w := newWorld(t)
+	w.publish("1.0", "")
+	w.advance("1.0", nil)
+	w.step(reason.Updated)
+	must(t, os.RemoveAll(w.puller.dir.Path("ballast")))
+	w.puller.cfg.reserve = 1 << 60
+	first := w.step(reason.Current).Warnings
+	must(t, os.WriteFile(t.TempDir()+"/much", make([]byte, 8<<20), 0o600))
+	second := w.step(reason.Current).Warnings
+	if len(first) != 1 || !strings.HasPrefix(first[0], "no ballast, ") || !slices.Equal(first, second) {
+		t.Errorf("first %q, then %q", first, second)
+	}
+}
+
 // life is a node without a network, whose events are random.
 type life struct {
 	t       *testing.T

@@ -247,6 +247,7 @@ func (c *cycle) run(ctx context.Context) (Result, error) {
 func (c *cycle) follow(ctx context.Context) (Result, error) {
 	for {
 		c.judgePin()
+		c.again = time.Time{}
 		d := decide(c.facts())
 		res, err := c.act(ctx, d)
 		if errors.Is(err, errNews) {
