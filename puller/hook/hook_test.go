@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/internal/testenv"
@@ -251,4 +252,38 @@ func TestKilled(t *testing.T) {
 	}
 	_ = puller.Wait() // it was killed
 	ended(t, pid)
+}
+
+// What comes after the swap is run on a full disk as well: nothing is started before it.
+func TestAsRootMarkOnFullDisk(t *testing.T) {
+	testenv.Root(t, "mounts")
+	disk := t.TempDir()
+	if err := unix.Mount("none", disk, "tmpfs", 0, "size=4m,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	dir, err := node.Open(disk + "/mnw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.Ballast(0); err != nil {
+		t.Fatal(err)
+	}
+	for i, err := 0, error(nil); err == nil; i++ {
+		err = os.WriteFile(fmt.Sprintf("%s/%d", disk, i), make([]byte, 64<<10), 0o600)
+	}
+	u := &units{Config{App: "mnw", Root: dir.Root()}}
+	if err := u.marked(BeforeSwap); reason.Of(err) != reason.Disk {
+		t.Errorf("before the swap: %v", err)
+	}
+	if err := u.marked(AfterSwap); err != nil {
+		t.Errorf("after the swap: %v", err)
+	}
+	if data, err := os.ReadFile(u.mark()); err != nil || string(data) != u.unit()+"\n" {
+		t.Errorf("the mark says %q, %v", data, err)
+	}
 }

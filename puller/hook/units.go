@@ -81,9 +81,8 @@ func (u *units) run(ctx context.Context, h Hook, as account, r Release) ([]strin
 		return nil, err
 	}
 	defer conn.Close()
-	// It need not survive a power cut: the hook does not either.
-	if err := os.WriteFile(u.mark(), []byte(u.unit()+"\n"), 0o600); err != nil {
-		return nil, reason.OnDisk(err)
+	if err := u.marked(h.When); err != nil {
+		return nil, err
 	}
 	ended, err := conn.RunHook(ctx, systemd.Hook{
 		Unit:        u.unit(),
@@ -114,6 +113,23 @@ func (u *units) run(ctx context.Context, h Hook, as account, r Release) ([]strin
 		return output, &Failed{h, ended.Words() + "; `journalctl -u " + u.unit() + "` tells more", output, u.unit()}
 	}
 	return output, nil
+}
+
+// marked makes the mark. It need not survive a power cut: the hook does not either. On a full
+// disk it takes the ballast for what comes after the swap, since the app, or what it goes back
+// to, is not started before that.
+func (u *units) marked(when When) error {
+	write := func() error {
+		return reason.OnDisk(os.WriteFile(u.mark(), []byte(u.unit()+"\n"), 0o600))
+	}
+	if when == BeforeSwap {
+		return write()
+	}
+	dir, err := node.View(u.Root)
+	if err != nil {
+		return err
+	}
+	return dir.Urgent(write)
 }
 
 func (u *units) unmark() error {
