@@ -410,8 +410,8 @@ func (c *cycle) stay(ctx context.Context, cause error) (Result, error) {
 	if r.Output == nil {
 		r.Output = c.output(ctx, c.failedRun(ctx, i))
 	}
-	if c.st.Retry != nil {
-		r.Count = c.st.Retry.Count + 1
+	if last := c.st.Retry; last != nil && version(c.st.Running) == i.To {
+		r.Count = last.Count + 1
 	}
 	wait := min(time.Minute<<min(r.Count-1, 10), maxWait)
 	r.Next, r.Cause = canon.At(c.now().Add(wait)), node.Line(cause.Error())

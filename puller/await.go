@@ -84,11 +84,14 @@ const maxReconsidered = 3
 // long. It returns errNews when something else is to be done now: the window has opened or
 // closed, or the channel, which is asked again after a while, was halted or moved on.
 // A poll that fails changes nothing. When d is by a pin that was taken back meanwhile it
-// returns errOrder.
+// returns errOrder, and when that has ended errNews.
 func (c *cycle) reconsider(ctx context.Context, d decision, began time.Time) error {
 	if d.Target.Pin {
-		if c.unpinned() {
+		switch {
+		case c.unpinned():
 			return errOrder
+		case c.inForce(c.order) == nil:
+			return errNews // its time is over
 		}
 		return nil
 	}

@@ -167,6 +167,27 @@ func TestFirstInstallUnhealthyStaysAndIsRetried(t *testing.T) {
 	}
 }
 
+// Another version is not made to wait for what the one before it did.
+func TestRetriesAreOfOneVersion(t *testing.T) {
+	w := newWorld(t)
+	for _, v := range []string{"1.0", "2.0"} {
+		w.publish(v, "")
+		w.app.set(v, "exit")
+	}
+	w.advance("1.0", nil)
+	for n := 1; n <= 3; n++ {
+		w.demand(reason.Unhealthy)(w.puller.Step(t.Context(), Options{Now: true}))
+		if got := w.known().Retry.Count; got != n {
+			t.Errorf("tried %d times, want %d", got, n)
+		}
+	}
+	w.advance("2.0", nil)
+	w.step(reason.Unhealthy)
+	if r := w.known().Retry; r.Count != 1 || r.Next.Sub(time.Now()) > time.Minute {
+		t.Errorf("got %+v", r)
+	}
+}
+
 func TestPinOfABadVersionIsTriedOnceAnOrder(t *testing.T) {
 	w := two(t)
 	w.app.set("2.0", "500")

@@ -150,3 +150,18 @@ func TestRepairEndsALeftHookFirst(t *testing.T) {
 		t.Errorf("started %q (%v)", told(), err)
 	}
 }
+
+// A pin whose time is over before its release is on disk is not carried out.
+func TestPinEndsWhileItIsFetched(t *testing.T) {
+	w := pinnable(t)
+	set := w.clock()
+	w.puller.bucket = &hooked{w.puller.bucket, func() { set(2 * time.Hour) }}
+	told := w.starts()
+	w.order(Order{Version: "3.0", Until: canon.At(time.Now().Add(time.Hour))}, reason.Current)
+	if w.runs("2.0"); told() != "" {
+		t.Errorf("started %s", told())
+	}
+	if n := len(w.events("pin ended")); n != 1 {
+		t.Errorf("it ended %d times", n)
+	}
+}

@@ -79,7 +79,11 @@ var (
 // sync waits until the journal has what was printed until now. Who may not ask for that
 // reads what is there.
 func sync(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, syncTime)
+	limit := syncTime
+	if end, has := ctx.Deadline(); has {
+		limit = min(limit, time.Until(end)/2) // what is there is worth more than what may come
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := program(ctx, "--sync")
 	_ = cmd.Run()
@@ -168,9 +172,10 @@ func (s *scan) read(r io.Reader) (more bool) {
 
 // add takes an entry, and reports whether that is enough.
 func (s *scan) add(e entry) bool {
+	// Of the unit's own processes the journal knows it. They may say something else.
 	id := text(e.About)
-	if id == "" && text(e.Unit) == s.unit {
-		id = text(e.Invocation)
+	if known := text(e.Invocation); known != "" && text(e.Unit) == s.unit {
+		id = known
 	}
 	if id != "" && id != s.invocation && s.invocation != "" {
 		s.unknown = nil

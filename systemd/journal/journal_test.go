@@ -60,7 +60,7 @@ func TestInvocation(t *testing.T) {
 	entries := []string{ // oldest first
 		`{"MESSAGE":"old"}`,
 		told("begin 1", one), said("a", one), `{"MESSAGE":"late a","_SYSTEMD_UNIT":"a.service"}`, told("end 1", one), `{"MESSAGE":"late 1"}`, `{"MESSAGE":"gone","_SYSTEMD_UNIT":"init.scope"}`, dump,
-		told("begin 2", two), said("b", two), `{"MESSAGE":"late 2"}`,
+		told("begin 2", two), strings.Replace(said("b", two), "{", fmt.Sprintf(`{"INVOCATION_ID":%q,`, one), 1), `{"MESSAGE":"late 2"}`,
 	}
 	slices.Reverse(entries)
 	for _, c := range []struct {
