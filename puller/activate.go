@@ -313,13 +313,16 @@ func (c *cycle) output(ctx context.Context, run string) []string {
 	return nil
 }
 
-// testify adds what the failed release printed to its block, after the way back, and
-// returns it.
+// testify adds what the failed release printed to its block, and returns it. It may take a
+// while, so the result is on disk already: whatever happens now, nothing is started again.
 func (c *cycle) testify(ctx context.Context, i *node.Intent) []string {
 	b := c.block(i)
-	if len(b.Output) == 0 {
-		if _, ok := c.service.(service.Manager); ok {
-			b.Output = c.output(ctx, i.Invocation)
+	if _, ok := c.service.(service.Manager); !ok || len(b.Output) > 0 {
+		return b.Output
+	}
+	if b.Output = c.output(ctx, i.Invocation); len(b.Output) > 0 {
+		if err := c.write(); err != nil {
+			c.log.Warn("what it printed is kept in the history only", "error", err)
 		}
 	}
 	return b.Output
@@ -363,10 +366,11 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 	again.Since = canon.At(c.now())
 	c.st.Running = &again
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
-	out := c.testify(ctx, i)
+	c.block(i)
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}
+	out := c.testify(ctx, i)
 	c.record(node.Event{Event: "rolled back", Reason: reason.Unhealthy, From: i.To, To: i.From, Digest: i.Manifest, Message: i.Cause, Output: out})
 	return Result{From: i.To}, reason.Errorf(reason.Unhealthy, "%s failed and is not tried again: runs %s again; it failed with: %s", i.To, i.From, i.Cause)
 }
@@ -389,8 +393,7 @@ func (c *cycle) release(v string) *node.Release {
 // target or an order comes.
 func (c *cycle) degrade(ctx context.Context, cause error) (Result, error) {
 	i := c.st.Intent
-	out := c.testify(ctx, i)
-	c.st.Degraded = c.st.IsBlocked(i.To, i.Manifest, i.Attempt)
+	c.st.Degraded = c.block(i)
 	if c.cur.Version != "" {
 		c.st.Running = c.release(c.cur.Version)
 	}
@@ -398,6 +401,7 @@ func (c *cycle) degrade(ctx context.Context, cause error) (Result, error) {
 	if err := c.save(); err != nil {
 		return Result{}, err
 	}
+	out := c.testify(ctx, i)
 	c.record(node.Event{Event: "degraded", Reason: reason.Degraded, From: i.To, To: c.cur.Version, Digest: i.Manifest, Message: cause.Error(), Output: out})
 	return Result{}, reason.Errorf(reason.Degraded, "%s failed, and so did the way back: %s stays, and nothing more is tried until the channel names another release or `puller --pin VERSION` orders one, also the same again; %s failed with: %s; the way back with: %w", i.To, c.cur.Version, i.To, i.Cause, cause)
 }

@@ -1,6 +1,7 @@
 package puller
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -163,5 +164,37 @@ func TestPinEndsWhileItIsFetched(t *testing.T) {
 	}
 	if n := len(w.events("pin ended")); n != 1 {
 		t.Errorf("it ended %d times", n)
+	}
+}
+
+// asked is an app whose journal is slow.
+type asked struct {
+	*managed
+	tell func()
+}
+
+func (a asked) Output(ctx context.Context, run string) []string {
+	a.tell()
+	return a.managed.Output(ctx, run)
+}
+
+// What a release printed is asked for when the way back is on record: a puller that is killed
+// meanwhile starts nothing again.
+func TestOutputIsAskedForAtTheEnd(t *testing.T) {
+	for how, want := range map[string]reason.Code{"": reason.Unhealthy, "exit": reason.Degraded} {
+		w, m := managedPair(t, well)
+		m.set("2.0.0", "exit")
+		m.set("1.0.0", how)
+		n := 0
+		w.puller.service = asked{m, func() {
+			n++
+			if st := w.known(); st.Intent != nil || (st.Degraded != nil) != (how != "") {
+				t.Errorf("%s: asked for with %+v open", want, st.Intent)
+			}
+		}}
+		w.step(want)
+		if st := w.known(); n != 1 || len(st.Blocked[0].Output) == 0 {
+			t.Errorf("%s: asked %d times, kept %+v", want, n, st.Blocked)
+		}
 	}
 }
