@@ -85,12 +85,12 @@ func (d *disk) operations(m, template *machine) int {
 // means that not even the journal is flushed.
 const shutdown = 0x8004587d
 
-// cut stops an update before its operation k, or lets it end when there is no such, and
-// cuts the power.
-func (d *disk) cut(m, template *machine, k int, sync bool, lie string) {
+// cut stops an update, or what args are, before its operation k, or lets it end when there is
+// no such, and cuts the power.
+func (d *disk) cut(m, template *machine, k int, sync bool, lie string, args ...string) {
 	d.t.Helper()
 	d.reset(m, template)
-	cmd := m.puller()
+	cmd := m.puller(args...)
 	cmd.Env = append(cmd.Env, fmt.Sprintf("SANDO_FAULT=stop:%d", k), "SANDO_FAULT_LIE="+lie)
 	must(d.t, cmd.Start())
 	stopped := awaitStop(d.t, cmd.Process.Pid)
