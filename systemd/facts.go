@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 
 // Facts are what systemd knows of a service.
 type Facts struct {
-	Unit        string
+	Unit        string // its own name, which is not an alias
 	LoadState   string // "loaded", "not-found", "masked", "bad-setting", …
 	LoadError   string // why it could not be loaded
 	ActiveState string // "active", "reloading", "inactive", "failed", "activating", "deactivating"
@@ -55,7 +56,7 @@ func (c *Conn) Facts(ctx context.Context, unit string) (Facts, error) {
 		return Facts{}, fmt.Errorf("read unit %q: %w", unit, c.failed(ctx, err))
 	}
 	f := Facts{
-		Unit:        unit,
+		Unit:        cmp.Or(get[string](p, "Id"), unit),
 		LoadState:   get[string](p, "LoadState"),
 		ActiveState: get[string](p, "ActiveState"),
 		SubState:    get[string](p, "SubState"),

@@ -72,6 +72,7 @@ func TestAsRootRuns(t *testing.T) {
 		{"stopped", stopped},
 		{"remains after its end", remains},
 		{"output", output},
+		{"alias", alias},
 		{"hindered", hinderedByOthers},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, l) })
@@ -207,6 +208,22 @@ func stopped(t *testing.T, l lab) {
 		if err := run.Verdict(Past{}); !errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), "it ended by itself and with success, or somebody stopped it") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// alias is about a unit that is called by another name of it.
+func alias(t *testing.T, l lab) {
+	l.unit(t, "own.service", "ExecStart=/bin/sh -c 'exit 3'")
+	l.Run(t, "ln", "-s", "own.service", "/etc/systemd/system/alias.service")
+	l.Run(t, "systemctl", "daemon-reload")
+	u := &Unit{"alias.service", systemd.Restart}
+	l.mayFail(t, u)
+	run := l.until(t, u, func(r Run) bool { return !r.Up })
+	if want := `unit "alias.service" is failed, its main process ended with status 3 (exit-code); ` + "`journalctl -u own.service` tells more"; run.Words != want {
+		t.Errorf("got %s, want %s", run.Words, want)
+	}
+	if f, err := u.Facts(t.Context()); err != nil || f.Unit != "own.service" {
+		t.Errorf("its lines are asked for by %q (%v)", f.Unit, err)
 	}
 }
 

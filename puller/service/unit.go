@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -158,7 +159,7 @@ func (u *Unit) run(f systemd.Facts) Run {
 	} else if run.Ended && f.Result == "success" {
 		run.Words += ": it ended by itself and with success, or somebody stopped it"
 	}
-	run.Words += fmt.Sprintf("; `journalctl -u %s` tells more", u.Name)
+	run.Words += fmt.Sprintf("; `journalctl -u %s` tells more", cmp.Or(f.Unit, u.Name))
 	if up || f.ActiveState == "activating" {
 		run.Began = f.Began
 	}
@@ -172,7 +173,11 @@ func (u *Unit) Output(ctx context.Context, run string) []string {
 	}
 	ctx, cancel := context.WithTimeout(ctx, outputTime)
 	defer cancel()
-	lines, err := journal.Tail(ctx, u.Name, run, node.MaxLines)
+	name := u.Name
+	if f, err := u.Facts(ctx); err == nil {
+		name = f.Unit // the journal knows no alias
+	}
+	lines, err := journal.Tail(ctx, name, run, node.MaxLines)
 	if err != nil {
 		return nil
 	}
