@@ -141,25 +141,13 @@ func (c *cycle) fit(ctx context.Context, bytes, inodes int64) error {
 	if reason.Of(short) != reason.Disk {
 		return short
 	}
+	old, err := c.expendable()
+	if err != nil {
+		return err
+	}
 	// What was begun is the first thing to go; it may be all that it takes.
-	versions, err := c.dir.Releases()
-	if err != nil {
-		return err
-	}
-	releases, err := c.held(versions)
-	if err != nil {
-		return err
-	}
-	for _, v := range append([]string{""}, superfluous(releases, c.needed(), 0)...) {
-		if v != "" {
-			if err := c.discard(v); err != nil {
-				return err
-			}
-		}
-		if err := c.dir.Reclaim(c.upTo(ctx, never)); err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
+	for _, v := range append([]string{""}, old...) {
+		if err := c.giveUp(ctx, v); err != nil {
 			return err
 		}
 		if short = c.dir.Space(bytes, inodes, c.cfg.reserve); reason.Of(short) != reason.Disk {
@@ -167,6 +155,40 @@ func (c *cycle) fit(ctx context.Context, bytes, inodes int64) error {
 		}
 	}
 	return reason.Errorf(reason.Disk, "%w: no release is left that could be taken away for it; make room there, or lower limits.reserve", short)
+}
+
+// free takes away all that is needed for nothing, and reports whether there was anything.
+func (c *cycle) free(ctx context.Context) (bool, error) {
+	old, err := c.expendable()
+	for _, v := range old {
+		if err := c.giveUp(ctx, v); err != nil {
+			return false, err
+		}
+	}
+	return len(old) > 0, err
+}
+
+// expendable returns all releases that are needed for nothing, the oldest first.
+func (c *cycle) expendable() ([]string, error) {
+	versions, err := c.dir.Releases()
+	if err != nil {
+		return nil, err
+	}
+	releases, err := c.held(versions)
+	return superfluous(releases, c.needed(), 0), err
+}
+
+// giveUp takes a release away, if v is one, and waits until its space is free.
+func (c *cycle) giveUp(ctx context.Context, v string) error {
+	if v != "" {
+		if err := c.discard(v); err != nil {
+			return err
+		}
+	}
+	if err := c.dir.Reclaim(c.upTo(ctx, never)); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // never is a bound that no directory reaches.

@@ -111,6 +111,48 @@ func TestAsRootShortOfSpace(t *testing.T) {
 	}
 }
 
+// A quota is met only in writing: what is needed for nothing goes then, and it is begun anew.
+func TestQuota(t *testing.T) {
+	for name, c := range map[string]struct {
+		quota int // of releases on disk
+		want  reason.Code
+		tries int
+		left  string
+	}{
+		"there is room":     {4, reason.Current, 1, "1.0 2.0 3.0 4.0"},
+		"enough goes":       {3, reason.Current, 2, "2.0 3.0 4.0"},
+		"all is not enough": {2, reason.Disk, 2, "2.0 3.0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			for _, v := range []string{"1.0", "2.0", "3.0"} {
+				w.publish(v, "")
+				w.advance(v, nil)
+				w.step(reason.Updated)
+			}
+			w.advance("3.0", nil)
+			next := &cycle{Puller: w.puller}
+			must(t, next.load())
+			want := target{Version: "4.0", Manifest: w.publish("4.0", ""), Attempt: 1, Pin: true}
+			p, err := next.prepare(t.Context(), want)
+			must(t, err)
+			tries := 0
+			_, err = next.unpack(t.Context(), want, p, func(s *node.Stage, meta node.Meta, entries []tree.Entry) error {
+				tries++
+				if on, err := w.puller.dir.Releases(); err != nil || len(on) >= c.quota {
+					return errors.Join(err, reason.OnDisk(unix.EDQUOT))
+				}
+				return s.Install("4.0", meta, entries)
+			})
+			on, lerr := w.puller.dir.Releases()
+			must(t, lerr)
+			if reason.Of(err) != c.want || tries != c.tries || strings.Join(on, " ") != c.left {
+				t.Errorf("%v after %d tries, left are %v", err, tries, on)
+			}
+		})
+	}
+}
+
 func TestReserveInConfig(t *testing.T) {
 	for text, want := range map[string]node.Reserve{"": node.Automatic, "0": 0, "512MiB": 512 << 20, "1KiB": 1024} {
 		if got, err := parseReserve(text); got != want || err != nil {

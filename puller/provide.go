@@ -259,6 +259,13 @@ func (c *cycle) unpack(ctx context.Context, t target, p *prepared, place placing
 		return t, err
 	}
 	err := c.bring(ctx, t, p, place)
+	if reason.Of(err) == reason.Disk {
+		// Not all that bounds what can be written can be asked for before: a quota cannot.
+		if freed, ferr := c.free(ctx); ferr != nil || !freed {
+			return t, errors.Join(err, ferr)
+		}
+		err = c.bring(ctx, t, p, place)
+	}
 	if err != nil && reason.Of(err).Exit() == 3 {
 		err = c.refuse(ctx, t, p.bundle, err)
 	}
