@@ -126,28 +126,41 @@ func (c *cycle) startable(ctx context.Context) error {
 
 // goingBackTo returns what a new intent goes back to: what ran before; during a
 // probation what ran before that. What runs and never proved itself is nothing to go back to:
-// neither a first install, nor what was forced, as long as there is something that did.
+// neither a first install, nor what was forced or failed, as long as there is something that
+// did.
 func (c *cycle) goingBackTo(target string) string {
-	if c.st.Intent != nil {
+	r, first := c.st.Running, c.st.Retry != nil
+	switch {
+	case c.st.Intent != nil:
 		return c.st.Intent.From
-	}
-	if isForced(c.st) {
-		for _, v := range []string{version(c.st.LastGood), version(c.st.Previous), c.cur.Version} {
-			if v != target && v != "" {
-				return v
-			}
-		}
-		return ""
-	}
-	if c.st.Retry == nil {
+	case !first && (r == nil || !c.st.Suspect(r)):
 		return c.cur.Version
 	}
-	for _, r := range []*node.Release{c.st.LastGood, c.st.Previous} {
-		if v := version(r); v != c.cur.Version && v != "" {
+	for _, v := range []string{version(c.st.LastGood), version(c.st.Previous)} {
+		if v != "" && v != target && v != c.cur.Version {
 			return v
 		}
 	}
-	return ""
+	if first || c.cur.Version == target {
+		return ""
+	}
+	return c.cur.Version
+}
+
+// notePrevious remembers what ran before to, as the next best to go back to. What was forced,
+// or failed, is that only where nothing ran well.
+func (c *cycle) notePrevious(to string) {
+	r := c.st.Running
+	if r == nil || r.Version == to || c.st.Retry != nil {
+		return
+	}
+	if g := c.st.LastGood; g != nil && c.st.Suspect(r) {
+		if g.Version == to {
+			return
+		}
+		r = g
+	}
+	c.st.Previous = r
 }
 
 func (c *cycle) swap(version string) error {
@@ -189,9 +202,7 @@ func (c *cycle) settle(ctx context.Context, prove func(context.Context, trial) e
 // good writes that the open intent's release proved itself.
 func (c *cycle) good() (Result, error) {
 	i := c.st.Intent
-	if r := c.st.Running; r != nil && r.Version != i.To && c.st.Retry == nil {
-		c.st.Previous = r
-	}
+	c.notePrevious(i.To)
 	rel := &node.Release{Version: i.To, Manifest: i.Manifest, Since: canon.At(c.now())}
 	c.st.Running, c.st.LastGood = rel, rel
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil

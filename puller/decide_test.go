@@ -176,7 +176,7 @@ func TestDiagnose(t *testing.T) {
 
 func TestSuperfluous(t *testing.T) {
 	at := func(i int) time.Time { return noon.Add(time.Duration(i) * time.Hour) }
-	all := []held{{"5", at(5), false}, {"1", at(1), false}, {"0", at(0), true}, {"3", at(3), false}, {"2", at(2), false}, {"4", at(4), false}}
+	all := []held{{"5", at(5), false, false}, {"1", at(1), false, false}, {"0", at(0), true, false}, {"3", at(3), false, false}, {"2", at(2), false, false}, {"4", at(4), false, false}}
 	for _, c := range []struct {
 		keep   []string
 		retain int
@@ -191,6 +191,12 @@ func TestSuperfluous(t *testing.T) {
 		if got := strings.Join(superfluous(all, keep, c.retain), " "); got != c.want {
 			t.Errorf("retain %d, keep %v: removes %q, want %q", c.retain, c.keep, got, c.want)
 		}
+	}
+	for i := range all {
+		all[i].Good = all[i].Version != "5"
+	}
+	if got := strings.Join(superfluous(all, nil, 3), " "); got != "5 1" {
+		t.Errorf("where the newest failed it removes %q", got)
 	}
 }
 

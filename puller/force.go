@@ -36,9 +36,7 @@ func (c *cycle) settleForced(ctx context.Context) (Result, error) {
 // forced ends the open intent, whose release is live by force, whether or not it started.
 func (c *cycle) forced(cause error) (Result, error) {
 	i := c.st.Intent
-	if r := c.st.Running; r != nil && r.Version != i.To && c.st.Retry == nil {
-		c.st.Previous = r
-	}
+	c.notePrevious(i.To)
 	c.st.Running = &node.Release{Version: i.To, Manifest: i.Manifest, Since: canon.At(c.now()), Forced: i.Attempt}
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
 	if err := c.save(); err != nil {

@@ -313,3 +313,60 @@ func TestForceIsRecovered(t *testing.T) {
 		w.forced("3.0")
 	})
 }
+
+// What was forced is no fallback later: neither it nor what failed pushes out what ran well.
+func TestForcedIsNoFallback(t *testing.T) {
+	w := newWorld(t)
+	for _, v := range []string{"1.0", "2.0", "3.0", "4.0", "5.0"} {
+		w.publish(v, "")
+	}
+	w.puller.cfg.Retain = 2
+	w.advance("1.0", nil)
+	w.step(reason.Updated)
+	w.app.set("2.0", "500")
+	w.app.set("3.0", "500")
+	w.app.set("5.0", "500")
+	w.advance("2.0", nil)
+	w.step(reason.Unhealthy)
+	w.force("3.0", reason.Updated)
+	w.advance("4.0", nil)
+	w.unpin(reason.Updated)
+	w.runs("4.0")
+	if st := w.known(); version(st.Previous) != "1.0" || version(st.LastGood) != "4.0" {
+		t.Fatalf("previous is %s, last good %s", version(st.Previous), version(st.LastGood))
+	}
+	w.step(reason.Current)
+	if has, err := w.puller.dir.Releases(); err != nil || strings.Join(has, " ") != "1.0 4.0" {
+		t.Errorf("on disk: %v, %v", has, err)
+	}
+	must(t, os.WriteFile(w.puller.dir.ReleasePath("4.0")+"/app", []byte("damaged"), 0o644))
+	w.advance("5.0", nil)
+	r, err := w.puller.Step(t.Context(), Options{})
+	if reason.Of(err) != reason.Unhealthy {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	w.runs("1.0")
+}
+
+// A release that failed and is live all the same, since nothing else was whole, is nothing to
+// go back to either.
+func TestFailedIsNoFallback(t *testing.T) {
+	w := newWorld(t)
+	for _, v := range []string{"1.0", "2.0", "3.0"} {
+		w.publish(v, "")
+	}
+	w.advance("1.0", nil)
+	w.step(reason.Updated)
+	w.app.set("2.0", "500")
+	w.app.set("3.0", "500")
+	whole, err := os.ReadFile(w.puller.dir.ReleasePath("1.0") + "/app")
+	must(t, err)
+	w.advance("2.0", nil)
+	must(t, os.WriteFile(w.puller.dir.ReleasePath("1.0")+"/app", []byte("damaged"), 0o644))
+	w.step(reason.Degraded)
+	w.runs("2.0")
+	must(t, os.WriteFile(w.puller.dir.ReleasePath("1.0")+"/app", whole, 0o644))
+	w.advance("3.0", nil)
+	w.step(reason.Unhealthy)
+	w.runs("1.0")
+}

@@ -15,13 +15,23 @@ type held struct {
 	Version string
 	At      time.Time // when it was put in place
 	Foreign bool
+	Good    bool // it ran well here
 }
 
-// superfluous returns the releases that may go, oldest first: all but the newest
-// retain, and never one that keep names or that another deployer made.
+// superfluous returns the releases that may go, those that never ran well first and then the
+// oldest: all but the last retain in this order, and never one that keep names or that
+// another deployer made.
 func superfluous(releases []held, keep map[string]bool, retain int) []string {
 	own := slices.DeleteFunc(slices.Clone(releases), func(r held) bool { return r.Foreign })
-	slices.SortStableFunc(own, func(a, b held) int { return a.At.Compare(b.At) })
+	slices.SortStableFunc(own, func(a, b held) int {
+		switch {
+		case a.Good == b.Good:
+			return a.At.Compare(b.At)
+		case b.Good:
+			return -1
+		}
+		return 1
+	})
 	var out []string
 	for _, r := range own[:max(0, len(own)-retain)] {
 		if !keep[r.Version] {
@@ -82,8 +92,8 @@ func (c *cycle) upTo(ctx context.Context, n int) func() bool {
 	}
 }
 
-// collect takes away the oldest releases that are needed for nothing, but the newest
-// `retain`. Their files are deleted by Clean.
+// collect takes away releases that are needed for nothing, those that never ran well
+// first and then the oldest, until `retain` are left. Their files are deleted by Clean.
 func (c *cycle) collect(ctx context.Context) error {
 	versions, err := c.dir.Releases()
 	if err != nil || len(versions) <= c.cfg.Retain {
@@ -111,7 +121,7 @@ func (c *cycle) held(versions []string) ([]held, error) {
 		if err != nil {
 			return nil, err
 		}
-		releases = append(releases, held{Version: v, At: at, Foreign: !own})
+		releases = append(releases, held{Version: v, At: at, Foreign: !own, Good: c.st.RanWell(v, "")})
 	}
 	return releases, nil
 }

@@ -375,6 +375,14 @@ func (l *life) kept(before map[string]time.Time, retain int, ctx context.Context
 	}
 	own := slices.Collect(maps.Keys(now))
 	own = slices.DeleteFunc(own, func(v string) bool { return now[v].IsZero() })
+	// Those that ran well come first, as if they were newer than all others.
+	st, err := l.dir.State()
+	must(l.t, err)
+	for v, at := range now {
+		if st != nil && st.RanWell(v, "") && !at.IsZero() {
+			now[v] = at.AddDate(1000, 0, 0)
+		}
+	}
 	slices.SortFunc(own, func(a, b string) int { return now[b].Compare(now[a]) })
 	newest := own[:min(retain, len(own))]
 	if _, err := os.Readlink(l.dir.CurrentPath()); err != nil && retain > 0 {

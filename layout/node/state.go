@@ -189,6 +189,12 @@ func (s *State) Failed() []string {
 	return versions
 }
 
+// Suspect reports whether a release runs by force, or failed here and did not prove itself
+// since: nothing to go back to, where there is something else.
+func (s *State) Suspect(r *Release) bool {
+	return r.Forced != 0 || slices.Contains(s.Failed(), r.Version)
+}
+
 // maxProven is how many releases that ran well are remembered; the oldest are forgotten.
 const maxProven = 50
 
