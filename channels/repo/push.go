@@ -91,6 +91,8 @@ func (r *Repo) publish(ctx context.Context, author Author, to target, make func(
 		switch {
 		case errors.Is(err, errBroken):
 			next = mend
+		case errors.Is(err, remote.ErrMoved):
+			next = again // others are at it, faster than it can be looked at
 		case err != nil:
 			return "", err
 		case commit != head.hash:
@@ -173,7 +175,10 @@ func (r *Repo) push(ctx context.Context, base *Snapshot, commit plumbing.Hash, t
 		return giveUp, failed
 	}
 	head, err := r.Fetch(ctx, commit.String())
-	if err != nil {
+	switch {
+	case errors.Is(err, remote.ErrMoved) && p.Verdict == remote.Busy:
+		return again, errors.Join(failed, err)
+	case err != nil:
 		return giveUp, errors.Join(failed, err)
 	}
 	there := !head.Rewritten
