@@ -239,6 +239,10 @@ func (m *mirror) broken(err error) error {
 // a new mirror would not help.
 func unwritable(err error) error {
 	if err = reason.OnDisk(err); reason.Of(err) == reason.Disk {
+		if e := (*fs.PathError)(nil); errors.As(err, &e) {
+			// The file is a temporary one, and another one each time: that is no news.
+			err = reason.OnDisk(&fs.PathError{Op: e.Op, Path: filepath.Dir(e.Path), Err: e.Err})
+		}
 		return fmt.Errorf("write to mirror: %w", err)
 	}
 	return fmt.Errorf("%w: %w", errBroken, err)

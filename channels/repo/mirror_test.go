@@ -309,9 +309,11 @@ func TestAsRootMirrorFull(t *testing.T) {
 		all = append(all, objects.Entry{Mode: objects.ModeFile, Name: fmt.Sprint(i), Hash: blob(t, s, data)})
 	}
 	git(t, dir, "update-ref", "refs/heads/main", writeCommit(t, s, writeTree(t, s, all)).String())
+	var said []string
 	for range 2 {
 		_, err = r.Fetch(t.Context(), small)
 		checkReason(t, "Fetch of what does not fit", err, reason.Disk, "no space left")
+		said = append(said, err.Error())
 		var fs unix.Statfs_t
 		if err := unix.Statfs(disk, &fs); err != nil {
 			t.Fatal(err)
@@ -319,6 +321,12 @@ func TestAsRootMirrorFull(t *testing.T) {
 		if used := int64(fs.Blocks-fs.Bfree) * fs.Bsize; used > 1<<20 {
 			t.Errorf("%d bytes stay on the disk", used)
 		}
+		if found := listing(t, r.m.dir); strings.Contains(found, "tmp_") {
+			t.Errorf("there stays %s", found)
+		}
+	}
+	if said[0] != said[1] { // it would be news each time
+		t.Errorf("says %q, and then %q", said[0], said[1])
 	}
 	git(t, dir, "update-ref", "refs/heads/main", small)
 	checkRead(t, fetch(t, r, small), "channels/a.json", "{\"a\":1}\n")
