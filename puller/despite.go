@@ -2,6 +2,7 @@ package puller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,18 +22,13 @@ import (
 // own files say, found by what can be read of the configuration, else by its name. The error is
 // cause where they are not found; it always has the reason "config".
 func StatusDespite(ctx context.Context, file string, flags map[string]any, cause error) (Status, error) {
-	cfg := guess(file, flags)
-	dir, err := node.View(cfg.Root)
-	if err != nil || layout.CheckApp(cfg.App) != nil {
+	p, err := unconfigured(file, flags)
+	if err != nil {
 		return Status{}, cause
 	}
-	if _, err := os.Stat(dir.Path("state.json")); err != nil {
-		return Status{}, cause
+	if p.cfg.Tier == "" {
+		p.cfg.Tier = onlyTier(p.dir)
 	}
-	if cfg.Tier == "" {
-		cfg.Tier = onlyTier(dir)
-	}
-	p := &Puller{cfg: cfg, dir: dir, service: service.New(service.Config{}), log: slog.New(slog.DiscardHandler), now: time.Now}
 	s, err := p.Status(ctx)
 	if err != nil {
 		return Status{}, cause
@@ -40,6 +36,75 @@ func StatusDespite(ctx context.Context, file string, flags map[string]any, cause
 	s.Message = fmt.Sprintf("%s; what runs goes on; but for that it would say %s: %s", cause, s.Reason, s.Message)
 	s.Reason = reason.Config
 	return s, cause
+}
+
+// PinDespite puts an order on disk although the configuration is refused for cause: a daemon
+// that goes on with the configuration of before carries it out, and without one it is the first
+// thing that is done once the configuration is mended. The error, which always has the reason
+// "config", says so; it is cause alone where no node is found, and nothing is written then.
+func PinDespite(file string, flags map[string]any, cause error, o Order) (Result, error) {
+	return despite(file, flags, cause, func(p *Puller) (string, error) {
+		_, err := p.savePin(o)
+		return "the order of " + o.Version + " is written", err
+	})
+}
+
+// UnpinDespite takes the order on disk back, as PinDespite gives one.
+func UnpinDespite(file string, flags map[string]any, cause error) (Result, error) {
+	return despite(file, flags, cause, func(p *Puller) (string, error) {
+		was, err := p.removePin()
+		if err == nil && !was {
+			return "", errors.New("no order is in force")
+		}
+		return "the order is taken back", err
+	})
+}
+
+// Refused adds to cause, for which the configuration is refused, what a person can do with
+// the node as it is: nothing more is known where no daemon goes on.
+func Refused(file string, flags map[string]any, cause error) error {
+	p, err := unconfigured(file, flags)
+	if err != nil {
+		return cause
+	}
+	if d, err := p.dir.Daemon(); err != nil || d == nil {
+		return cause
+	}
+	return fmt.Errorf("%w; the daemon at work goes on with the configuration of before, and carries out `puller --pin VERSION` and `puller --unpin` all the same", cause)
+}
+
+func despite(file string, flags map[string]any, cause error, write func(*Puller) (string, error)) (Result, error) {
+	p, err := unconfigured(file, flags)
+	if err != nil {
+		return p.result(reason.Config, cause.Error()), cause
+	}
+	done, err := write(p)
+	if err != nil {
+		err = reason.Errorf(reason.Config, "%w; and nothing was written: %w", cause, err)
+		return p.result(reason.Config, err.Error()), err
+	}
+	who := "nobody carries that out before the configuration is mended: no daemon is at work"
+	if d, err := p.dir.Daemon(); err == nil && d != nil {
+		who = "the daemon at work, which goes on with the configuration of before, carries that out within seconds"
+	}
+	err = reason.Errorf(reason.Config, "%w; all the same, %s: %s; `puller status` shows it", cause, done, who)
+	return p.result(reason.Config, err.Error()), err
+}
+
+// unconfigured returns a puller that knows its node alone: only its files can be looked at,
+// and orders written. The error is that there is no node, or that which one is not known.
+func unconfigured(file string, flags map[string]any) (*Puller, error) {
+	cfg := guess(file, flags)
+	p := &Puller{cfg: cfg, service: service.New(service.Config{}), log: slog.New(slog.DiscardHandler), now: time.Now}
+	if err := layout.CheckApp(cfg.App); err != nil {
+		return p, err
+	}
+	var err error
+	if p.dir, err = node.View(cfg.Root); err != nil {
+		return p, err
+	}
+	_, err = os.Stat(p.dir.Path("state.json"))
+	return p, err
 }
 
 // guess makes a configuration that is good enough to look with.

@@ -19,18 +19,10 @@ import (
 // it out; when that fails the order stays. When a later order took its place meanwhile, that
 // one was carried out, and Pin says so; the reason is then "stale" unless it is worse.
 func (p *Puller) Pin(ctx context.Context, o Order, opts Options) (Result, error) {
-	dir, err := node.Open(p.cfg.Root)
+	pin, err := p.savePin(o)
 	if err != nil {
 		return p.result(reason.Of(err), err.Error()), err
 	}
-	pin := node.Pin{Release: o.Version, Manifest: o.Manifest, At: p.now().UnixMilli(), Until: o.Until, Force: o.Force, Reason: node.Line(o.Reason)}
-	if last, err := dir.Pin(); err == nil && last != nil && last.At == pin.At {
-		pin.At++ // in the same millisecond, and another order all the same
-	}
-	if err := dir.SavePin(pin); err != nil {
-		return p.result(reason.Of(err), err.Error()), err
-	}
-	p.note(dir, node.Event{Event: "pin ordered", To: o.Version, Digest: o.Manifest, Message: terms(o)})
 	opts.Order = true
 	c, res, err := p.once(ctx, opts, func(*cycle) error { return nil })
 	now := c.order
@@ -43,6 +35,39 @@ func (p *Puller) Pin(ctx context.Context, o Order, opts Options) (Result, error)
 		return res, err // somebody else wants the same
 	}
 	return instead(res, err, fmt.Sprintf("the order of %s gave way to a later one, of %s%s", o.Version, now.Release, because(now.Reason)))
+}
+
+// savePin puts an order on disk.
+func (p *Puller) savePin(o Order) (node.Pin, error) {
+	pin := node.Pin{Release: o.Version, Manifest: o.Manifest, At: p.now().UnixMilli(), Until: o.Until, Force: o.Force, Reason: node.Line(o.Reason)}
+	dir, err := node.Open(p.cfg.Root)
+	if err != nil {
+		return pin, err
+	}
+	if last, err := dir.Pin(); err == nil && last != nil && last.At == pin.At {
+		pin.At++ // in the same millisecond, and another order all the same
+	}
+	if err := dir.SavePin(pin); err != nil {
+		return pin, err
+	}
+	p.note(dir, node.Event{Event: "pin ordered", To: o.Version, Digest: o.Manifest, Message: terms(o)})
+	return pin, nil
+}
+
+// removePin takes back the order on disk, and reports whether there was one.
+func (p *Puller) removePin() (was bool, err error) {
+	dir, err := node.Open(p.cfg.Root)
+	if err != nil {
+		return false, err
+	}
+	if pin, err := dir.Pin(); err == nil && pin == nil {
+		return false, nil
+	}
+	if err := dir.RemovePin(); err != nil {
+		return true, err
+	}
+	p.note(dir, node.Event{Event: "pin taken back"})
+	return true, nil
 }
 
 // terms says for the history what was ordered besides the version.
@@ -80,19 +105,16 @@ func instead(res Result, err error, what string) (Result, error) {
 
 // Unpin takes the order back and follows the channel again.
 func (p *Puller) Unpin(ctx context.Context, opts Options) (Result, error) {
-	dir, err := node.Open(p.cfg.Root)
+	was, err := p.removePin()
 	if err != nil {
 		return p.result(reason.Of(err), err.Error()), err
-	}
-	if pin, err := dir.Pin(); err != nil || pin != nil {
-		if err := dir.RemovePin(); err != nil {
-			return p.result(reason.Of(err), err.Error()), err
-		}
-		p.note(dir, node.Event{Event: "pin taken back"})
 	}
 	opts.unpin = true
 	c, res, err := p.once(ctx, opts, func(*cycle) error { return nil })
 	if c.order == nil {
+		if !was && err == nil {
+			res.Message = "no order was in force; " + res.Message
+		}
 		return res, err
 	}
 	return instead(res, err, fmt.Sprintf("another order came meanwhile, of %s%s", c.order.Release, because(c.order.Reason)))

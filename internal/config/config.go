@@ -8,6 +8,8 @@
 package config
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -22,6 +24,7 @@ import (
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
+	gotoml "github.com/pelletier/go-toml/v2"
 
 	"makenot.work/sando/internal/reason"
 )
@@ -71,12 +74,17 @@ func Load(src Source, into any) error {
 	return nil
 }
 
-// Peek returns the texts that a source has under keys, as far as it can be read: for words
-// about a configuration that Load refuses, and for nothing else.
+// Peek returns the texts that a source has under keys, as far as it can be read, of a file
+// that is no TOML the lines before its error: for finding the node whose configuration Load
+// refuses, and for nothing else.
 func Peek(src Source, keys ...string) map[string]string {
 	k := koanf.New(".")
 	if data, err := os.ReadFile(src.File); err == nil {
-		_ = k.Load(rawbytes.Provider(data), toml.Parser())
+		var broken *gotoml.DecodeError
+		if errors.As(k.Load(rawbytes.Provider(data), toml.Parser()), &broken) {
+			row, _ := broken.Position()
+			_ = k.Load(rawbytes.Provider(before(data, row)), toml.Parser())
+		}
 	}
 	_ = k.Load(env.Provider(".", env.Opt{Prefix: EnvPrefix, TransformFunc: envKey}), nil)
 	_ = k.Load(confmap.Provider(src.Flags, "."), nil)
@@ -90,6 +98,12 @@ func Peek(src Source, keys ...string) map[string]string {
 		}
 	}
 	return found
+}
+
+// before returns the lines of data before the n-th.
+func before(data []byte, n int) []byte {
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	return bytes.Join(lines[:min(max(n-1, 0), len(lines))], nil)
 }
 
 func envKey(name, value string) (string, any) {

@@ -70,6 +70,9 @@ Exit codes: 0 done, nothing to do, pinned or waiting; 1 failed, worth retrying;
 				return err
 			}
 			pl, err := p.open(cmd.Context())
+			if reason.Of(err) == reason.Config {
+				return p.refused(err, pin, unpin)
+			}
 			if err != nil {
 				return err
 			}

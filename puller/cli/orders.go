@@ -61,12 +61,36 @@ channel or a pin still names it, it is tried once more. For all nodes of a tier 
 		ValidArgsFunction: p.offer((*puller.Puller).Failed),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			pl, err := p.open(cmd.Context())
+			if reason.Of(err) == reason.Config {
+				return p.refused(err, pinFlags{}, false)
+			}
 			if err != nil {
 				return err
 			}
 			return p.showResult(pl.Unblock(cmd.Context(), args[0], puller.Options{Tell: p.teller()}))
 		},
 	}
+}
+
+// refused answers where the configuration is refused for cause. Orders are written all the
+// same: the daemon goes on with the configuration of before, and this is how it is told to
+// go back at night.
+func (p *program) refused(cause error, pin pinFlags, unpin bool) error {
+	file, flags, err := p.source()
+	if err != nil || len(flags) > 0 { // what --set says is not in the daemon's way
+		return cause
+	}
+	switch {
+	case pin.pin != "":
+		order, err := pin.order(time.Now())
+		if err != nil {
+			return err
+		}
+		return p.showResult(puller.PinDespite(file, flags, cause, order))
+	case unpin:
+		return p.showResult(puller.UnpinDespite(file, flags, cause))
+	}
+	return puller.Refused(file, flags, cause)
 }
 
 // offer completes with what list returns, once.
