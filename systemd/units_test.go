@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"makenot.work/sando/internal/testenv"
 )
@@ -66,6 +67,29 @@ func TestUnits(t *testing.T) {
 		if level, err := strconv.ParseFloat(string(m[1]), 64); err != nil || level > 2.0 {
 			t.Errorf("%s: exposure level %s, want 2.0 at most\n%s", filepath.Base(path), m[1], out)
 		}
+	}
+}
+
+// The shortest maintenance window is a minute. systemd adds the node's pause to each interval.
+func TestTimerFindsEachWindow(t *testing.T) {
+	data, err := fs.ReadFile(Units(), "puller-once@.timer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var most time.Duration
+	for _, key := range []string{"OnUnitActiveSec", "RandomizedDelaySec", "AccuracySec"} {
+		m := regexp.MustCompile(`(?m)^` + key + `=(\S+)$`).FindSubmatch(data)
+		if m == nil {
+			t.Fatalf("no %s", key)
+		}
+		d, err := time.ParseDuration(string(m[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		most += d
+	}
+	if most > time.Minute {
+		t.Errorf("a node looks every %s", most)
 	}
 }
 
