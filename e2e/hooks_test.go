@@ -149,10 +149,14 @@ func hookNobody(t *testing.T, s *server) {
 	for lines, want := range map[string]string{
 		"User=":           `unit "mnw.service" has no User=, so the app runs as root; write ` + "`user` in the hook, also for root",
 		"User=root":       `unit "mnw.service" has User=root; write `,
+		"User=postgress":  `unit "mnw.service" has User=postgress: there is no such user on this machine`,
 		"User=0":          `unit "mnw.service" has User=0; write `,
 		"DynamicUser=yes": `unit "mnw.service" has DynamicUser=yes: there is no such user while it does not run; write `,
 	} {
 		s.appIs(t, lines)
+		if r := s.Try(t, "puller", "--dry-run"); r.Code != 2 || !strings.Contains(r.Err, want) {
+			t.Errorf("%s: a dry run: %+v", lines, r)
+		}
 		s.once(t, 2)
 		if st := s.status(t); st.Last.Reason != reason.Config || !strings.Contains(st.Last.Message, want) || st.Running.Version != "1.0.0" {
 			t.Errorf("%s: status %+v", lines, st.Last)
@@ -160,6 +164,14 @@ func hookNobody(t *testing.T, s *server) {
 	}
 	if s.Read(t, "/var/lib/hooks/root") != written {
 		t.Error("a hook was run")
+	}
+	for set, want := range map[string]string{
+		"service.unit=nothing.service": `unit "nothing.service" does not exist: `,
+		"service.unit=mnw.target":      `"mnw.target" is not the name of a service`,
+	} {
+		if r := s.Try(t, "puller", "--dry-run", "--set", set); r.Code != 2 || !strings.Contains(r.Err, want) {
+			t.Errorf("%s: a dry run: %+v", set, r)
+		}
 	}
 	s.appIs(t, "")
 	s.once(t, 0)

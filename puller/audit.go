@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"makenot.work/sando/internal/reason"
-	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller/envfile"
 	"makenot.work/sando/puller/hook"
 )
@@ -43,6 +42,22 @@ func (c *cycle) audit(t target) error {
 // envFaults returns what is wrong with the env files for a version, a line each. Of values
 // only paths in a release are in them: others may be secrets.
 func (c *cycle) envFaults(version string) (faults []string, err error) {
+	vars, faults := c.readEnv()
+	root, err := os.OpenRoot(c.dir.ReleasePath(version))
+	if err != nil {
+		return nil, reason.OnDisk(err)
+	}
+	defer root.Close()
+	for _, v := range vars {
+		for _, name := range c.lacking(root, v.Value) {
+			faults = append(faults, fmt.Sprintf("%s names %s, which %s does not have", v.Name, name, version))
+		}
+	}
+	return faults, nil
+}
+
+// readEnv reads the env files, and returns what is wrong with them whatever the release.
+func (c *cycle) readEnv() (vars []envfile.Var, faults []string) {
 	var files [][]envfile.Var
 	for _, file := range c.cfg.Env.Files {
 		vars, err := envfile.Read(file)
@@ -52,7 +67,7 @@ func (c *cycle) envFaults(version string) (faults []string, err error) {
 		files = append(files, vars)
 	}
 	whole := len(faults) == 0
-	vars := envfile.Merge(files...)
+	vars = envfile.Merge(files...)
 	for _, name := range c.cfg.Env.Required {
 		i := slices.IndexFunc(vars, func(v envfile.Var) bool { return v.Name == name })
 		switch {
@@ -62,20 +77,12 @@ func (c *cycle) envFaults(version string) (faults []string, err error) {
 			faults = append(faults, fmt.Sprintf("%s is not set in %s", name, strings.Join(c.cfg.Env.Files, ", ")))
 		}
 	}
-	root, err := os.OpenRoot(c.dir.ReleasePath(version))
-	if err != nil {
-		return nil, reason.OnDisk(err)
-	}
-	defer root.Close()
 	for _, v := range vars {
 		if len(c.cfg.Hooks) > 0 && slices.Contains(hook.Variables(), v.Name) {
 			faults = append(faults, v.Name+" is set, and is for the puller to tell hooks: remove it")
 		}
-		for _, name := range c.lacking(root, v.Value) {
-			faults = append(faults, fmt.Sprintf("%s names %s, which %s does not have", v.Name, name, version))
-		}
 	}
-	return faults, nil
+	return vars, faults
 }
 
 // lacking returns the paths below `current` that a value names, as a whole or in a list with
@@ -116,16 +123,4 @@ func unreadable(file string, err error) string {
 		return fmt.Sprintf("%s may not be read by the puller (uid %d, without other rights): systemd reads it for the app as root, so `chown root %[1]s` and `chmod 600 %[1]s` suit both", file, os.Geteuid())
 	}
 	return err.Error()
-}
-
-// planAudit is the audit of a release that is on disk already.
-func (c *cycle) planAudit(t target) error {
-	rel, err := c.dir.Release(t.Version)
-	if err != nil && !errors.Is(err, node.ErrForeign) {
-		return nil
-	}
-	if rel != nil && t.Manifest == "" {
-		t.Manifest = rel.Digest
-	}
-	return c.audit(t)
 }

@@ -227,12 +227,15 @@ func (c *cycle) hookSteps(ctx context.Context, t target, when hook.When) (steps 
 		return nil
 	}
 	for _, h := range c.hooksOf(when) {
-		who, err := c.hooks.User(ctx, h)
-		if err != nil {
-			c.warn("%s", err)
-			who = "nobody yet"
-		}
-		steps = append(steps, fmt.Sprintf("hook %s: run %s as %s, for at most %s", when, strings.Join(h.Run, " "), who, h.Limit()))
+		steps = append(steps, "hook "+c.describeHook(ctx, h))
 	}
 	return steps
+}
+
+func (c *cycle) describeHook(ctx context.Context, h hook.Hook) string {
+	who, err := c.hooks.User(ctx, h)
+	if err != nil { // inspect tells it
+		who = "nobody yet"
+	}
+	return fmt.Sprintf("%s: run %s as %s, for at most %s", h.When, strings.Join(h.Run, " "), who, h.Limit())
 }

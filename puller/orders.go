@@ -207,16 +207,21 @@ type Plan struct {
 	Version  string        `json:"version,omitempty"`
 	Manifest layout.Digest `json:"manifest,omitempty"`
 	Steps    []string      `json:"steps"`
+	Hooks    []string      `json:"hooks,omitempty"` // all of the configuration, and as whom they run
 	Warnings []string      `json:"warnings,omitempty"`
 }
 
 // Plan says what a cycle would do, and why. It writes nothing on the node: not the
 // state, not even what it accepts; the channel repo is fetched to a temporary place.
-// The error is the one that would end such a cycle.
+// The error is the one that would end such a cycle, or one that activates something: what
+// every activation needs is looked at whether one is due or not.
 func (p *Puller) Plan(ctx context.Context, opts Options) (Plan, error) {
 	c := &cycle{Puller: p, opts: opts, dry: true}
 	plan := Plan{App: p.cfg.App, Node: p.cfg.Node, Tier: p.cfg.Tier, Steps: []string{}}
-	err := c.plan(ctx, &plan)
+	t, err := c.plan(ctx, &plan)
+	if ctx.Err() == nil {
+		err = c.inspect(ctx, &plan, t, err)
+	}
 	plan.Running, plan.Warnings = c.cur.Version, c.warnings
 	if err != nil {
 		plan.Reason = reason.Of(err)
@@ -224,22 +229,23 @@ func (p *Puller) Plan(ctx context.Context, opts Options) (Plan, error) {
 	return plan, err
 }
 
-func (c *cycle) plan(ctx context.Context, plan *Plan) error {
+// plan returns what would be activated, now or when the window opens.
+func (c *cycle) plan(ctx context.Context, plan *Plan) (t target, err error) {
 	if err := c.dir.Check(); err != nil {
-		return err
+		return t, err
 	}
 	if err := c.load(); err != nil {
-		return err
+		return t, err
 	}
 	if err := c.loadPin(); err != nil {
-		return err
+		return t, err
 	}
 	if err := c.planRecovery(plan); err != nil {
-		return err
+		return t, err
 	}
 	pollErr := c.loadTrust()
 	if err := c.loadChannel(); err != nil {
-		return err
+		return t, err
 	}
 	if pollErr == nil {
 		pollErr = c.poll(ctx)
@@ -251,9 +257,10 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 	}
 	plan.Act, plan.Reason = d.Act, d.Reason
 	if d.Act || d.Await {
+		t = d.Target
 		if err := c.planAudit(d.Target); err != nil {
 			plan.Act, plan.Steps = false, append(plan.Steps, err.Error())
-			return err
+			return t, err
 		}
 	}
 	if d.Await {
@@ -263,13 +270,13 @@ func (c *cycle) plan(ctx context.Context, plan *Plan) error {
 	if !d.Act {
 		plan.Steps = append(plan.Steps, d.Message)
 		if pollErr == nil && d.Reason.Exit() != 0 {
-			return reason.Errorf(d.Reason, "%s", d.Message)
+			return t, reason.Errorf(d.Reason, "%s", d.Message)
 		}
-		return pollErr
+		return t, pollErr
 	}
 	plan.Reason, plan.Version, plan.Manifest = reason.Updated, d.Target.Version, d.Target.Manifest
 	plan.Steps = append(plan.Steps, c.steps(ctx, d)...)
-	return pollErr
+	return t, pollErr
 }
 
 func (c *cycle) planRecovery(plan *Plan) error {

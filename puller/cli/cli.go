@@ -329,6 +329,12 @@ func (p *program) showPlan(plan puller.Plan, err error) error {
 			fmt.Fprintf(p.std.Out, "  - %s\n", cli.Printable(s))
 		}
 	}
+	if len(plan.Hooks) > 0 {
+		fmt.Fprintf(p.std.Out, "%s: hooks of its configuration:\n", plan.App)
+	}
+	for _, h := range plan.Hooks {
+		fmt.Fprintf(p.std.Out, "  - %s\n", cli.Printable(h))
+	}
 	return err
 }
 

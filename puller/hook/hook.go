@@ -49,11 +49,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 )
 
@@ -117,6 +120,42 @@ func (h Hook) Check() error {
 		return fmt.Errorf("user: %q is not the name of a user", h.User)
 	}
 	return nil
+}
+
+// Brought reports whether the program is one that the release brings.
+func (h Hook) Brought() bool { return strings.HasPrefix(h.Run[0], releaseDir+"/") }
+
+// Look reports whether the program of the hook is there and can be executed. What is in a
+// release is looked for in dir; "": it is not on disk. What is below current is not looked for
+// as long as nothing is live. An error has the reason "config".
+func (h Hook) Look(dir, current string) error {
+	program := h.Run[0]
+	switch _, err := os.Lstat(current); {
+	case h.Brought() && dir == "", err != nil && strings.HasPrefix(program, current+"/"):
+		return nil
+	case h.Brought():
+		program = dir + strings.TrimPrefix(program, releaseDir)
+	}
+	info, err := os.Stat(program)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%q is not there", program)
+	case err == nil && !info.Mode().IsRegular():
+		err = fmt.Errorf("%q is no program but a %s", program, kind(info))
+	case err == nil && info.Mode()&0o111 == 0:
+		err = fmt.Errorf("%q is not executable (mode %04o)", program, info.Mode().Perm())
+	}
+	if err != nil {
+		return reason.Errorf(reason.Config, "hook %s: %w", h, err)
+	}
+	return nil
+}
+
+func kind(info fs.FileInfo) string {
+	if info.IsDir() {
+		return "directory"
+	}
+	return "special file"
 }
 
 // Release is what a hook is run for.

@@ -287,3 +287,49 @@ func TestAsRootMarkOnFullDisk(t *testing.T) {
 		t.Errorf("the mark says %q, %v", data, err)
 	}
 }
+
+// A dry run looks for what a hook is to run.
+func TestLook(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"plain": 0o644, "tool": 0o755} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("tool", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ program, dir, want string }{
+		{dir + "/tool", "", ""},
+		{dir + "/link", "", ""},
+		{dir + "/plain", "", `plain" is not executable (mode 0644)`},
+		{dir + "/none", "", `none" is not there`},
+		{dir, "", `" is no program but a directory`},
+		{"/dev/null", "", `"/dev/null" is no program but a special file`},
+		{"{release}/tool", dir, ""},
+		{"{release}/none", dir, `none" is not there`},
+		{"{release}/plain", dir, `plain" is not executable`},
+		{"{release}/none", "", ""},
+		{dir + "/current/none", "", ""},
+	} {
+		h := Hook{When: AfterSwap, Run: []string{c.program}}
+		err := h.Look(c.dir, dir+"/current")
+		if (err == nil) != (c.want == "") || err != nil && (reason.Of(err) != reason.Config || !strings.HasPrefix(err.Error(), "hook after_swap ") || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s in %q: %v, want %q", c.program, c.dir, err, c.want)
+		}
+	}
+	if err := os.Symlink(".", filepath.Join(dir, "current")); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Hook{When: AfterSwap, Run: []string{dir + "/current/none"}}).Look("", dir+"/current"); reason.Of(err) != reason.Config {
+		t.Errorf("not in what is live: %v", err)
+	}
+}
+
+func TestExists(t *testing.T) {
+	for name, want := range map[string]bool{me(t): true, "12345678": true, "nobody-has-this-name": false} {
+		if got := exists(t.Context(), name); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +28,8 @@ func (u *units) unit() string { return "sando-hook-" + u.App + ".service" }
 
 func (u *units) user(ctx context.Context, h Hook) (account, error) {
 	switch {
+	case h.User != "" && !exists(ctx, h.User):
+		return account{}, reason.Errorf(reason.Config, "user %q: there is no such user on this machine", h.User)
 	case h.User != "":
 		return account{user: h.User}, nil
 	case u.Unit == "":
@@ -49,6 +54,8 @@ func (u *units) user(ctx context.Context, h Hook) (account, error) {
 		why = "no User=, so the app runs as root"
 	case isRoot(f.User):
 		why = fmt.Sprintf("User=%s", f.User)
+	case !exists(ctx, f.User):
+		return account{}, reason.Errorf(reason.Config, "unit %q has User=%s: there is no such user on this machine", u.Unit, f.User)
 	default:
 		return account{f.User, f.Group, f.Groups}, nil
 	}
@@ -63,6 +70,28 @@ func isRoot(name string) bool {
 	who, err := user.Lookup(name)
 	return err == nil && who.Uid == "0"
 }
+
+// exists reports whether the machine knows a user. This program may see /etc/passwd alone;
+// getent asks whatever else the machine is told to ask. What cannot be found out, and numbers,
+// which need no name, are left to systemd.
+func exists(ctx context.Context, name string) bool {
+	if _, err := lookup(name); err == nil {
+		return true
+	}
+	if _, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, getentTime)
+	defer cancel()
+	err := exec.CommandContext(ctx, "getent", "passwd", name).Run()
+	exit := (*exec.ExitError)(nil)
+	return !errors.As(err, &exit) || exit.ExitCode() != getentNone
+}
+
+const (
+	getentTime = 5 * time.Second
+	getentNone = 2 // its exit status when there is none
+)
 
 func (u *units) connect(ctx context.Context) (*systemd.Conn, error) {
 	conn, err := systemd.Connect(ctx)

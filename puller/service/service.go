@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
@@ -61,6 +62,22 @@ type Witness interface {
 
 // outputTime is how long Output may take.
 const outputTime = 2 * time.Second
+
+// Inspect is Check that leaves everything as it is, for a dry run.
+func Inspect(ctx context.Context, s Service) error {
+	u, ok := s.(*Unit)
+	if !ok {
+		return s.Check(ctx)
+	}
+	f, err := u.Facts(ctx)
+	switch {
+	case err != nil:
+		return reason.Wrap(reason.IO, err)
+	case f.LoadState != "loaded":
+		return &systemd.UnitError{Unit: u.Name, LoadState: f.LoadState, Detail: f.LoadError}
+	}
+	return f.Fit()
+}
 
 // Start says what is to be started.
 type Start struct {
