@@ -38,6 +38,7 @@ func TestCreate(t *testing.T) {
 			if err != nil || info.Mode().Perm() != fs.FileMode(0o777&^umask) {
 				t.Errorf("umask %03o: mode %s, %v", umask, info.Mode(), err)
 			}
+			checkModes(t, dir, fs.FileMode(umask))
 			work := filepath.Join(t.TempDir(), "work")
 			git(t, "/", "clone", "-q", repoURL, work)
 			if branch := git(t, work, "branch", "--show-current"); branch != "deep/main" {
@@ -57,6 +58,36 @@ func TestCreate(t *testing.T) {
 			git(t, work, "push", "-q")
 			checkOnly(t, filepath.Dir(dir), filepath.Base(dir))
 		}()
+	}
+}
+
+// checkModes reports what in a git directory has another mode than git gives it.
+func checkModes(t *testing.T, dir string, umask fs.FileMode) {
+	t.Helper()
+	loose := 0
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		want := fs.FileMode(0o666)
+		switch {
+		case d.IsDir():
+			want = 0o777
+		case strings.HasPrefix(p, filepath.Join(dir, "objects")):
+			loose++
+			want = 0o444
+		}
+		if got := info.Mode().Perm(); got != want&^umask {
+			t.Errorf("umask %03o: %s has mode %03o, want %03o", umask, p, got, want&^umask)
+		}
+		return nil
+	})
+	if err != nil || loose == 0 {
+		t.Errorf("%d objects, %v", loose, err)
 	}
 }
 

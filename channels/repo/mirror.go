@@ -229,10 +229,15 @@ func (m *mirror) Write(t plumbing.ObjectType, data []byte) error {
 
 // broken makes an errBroken of what must not happen in a mirror.
 func (m *mirror) broken(err error) error {
-	if errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt) {
+	if isBroken(err) {
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return err
+}
+
+// isBroken reports whether err says that an object of a mirror cannot be read, for good.
+func isBroken(err error) bool {
+	return errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt) || errors.Is(err, fs.ErrPermission)
 }
 
 // unwritable makes an errBroken of an error of writing, unless there is no space: then
@@ -290,7 +295,7 @@ func (m *mirror) verify(ctx context.Context, v *verification, commit plumbing.Ha
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		below, err := m.verifyObject(v, at)
-		if errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt) {
+		if isBroken(err) {
 			return m.broken(err)
 		}
 		todo = v.add(todo, below...)

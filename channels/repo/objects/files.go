@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,29 @@ func (s files) OpenFile(name string, flag int, perm os.FileMode) (billy.File, er
 		return s.Filesystem.OpenFile(name, flag, perm)
 	}
 	return s.Open(name)
+}
+
+// TempFile makes a file to be renamed, with the mode that git gives the files there: nobody
+// writes to an object again, and the umask says who may read it.
+func (s files) TempFile(dir, prefix string) (billy.File, error) {
+	perm := fs.FileMode(0o666)
+	if top, _, _ := strings.Cut(plain(dir), "/"); top == "objects" {
+		perm = 0o444
+	}
+	root, err := os.OpenRoot(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(plain(dir), 0o777); err != nil {
+		return nil, err
+	}
+	name := path.Join(plain(dir), prefix+rand.Text())
+	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &file{File: f, name: name, max: math.MaxInt64, left: math.MaxInt64}, nil
 }
 
 // Stat follows links inside the directory.

@@ -24,6 +24,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -49,6 +50,15 @@ var (
 	ErrAbsent  = errors.New("object is missing")
 	ErrCorrupt = errors.New("object is corrupt")
 )
+
+// wrong is the error about something that is there and was not read for cause. What this user
+// may not read is not corrupt: such an error matches fs.ErrPermission.
+func wrong(what string, cause error) error {
+	if errors.Is(cause, fs.ErrPermission) {
+		return fmt.Errorf("%s: %w", what, cause)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrCorrupt, what, cause)
+}
 
 // Store reads and writes the objects of one git directory.
 type Store struct {
@@ -98,7 +108,7 @@ func (s Store) Close() {
 func (s Store) Git() *filesystem.Storage { return s.st }
 
 // Read returns the content of the object h, which must be of the type t. The content
-// is checked against h: go-git does not. Errors match ErrAbsent or ErrCorrupt, or have
+// is checked against h: go-git does not. Errors match ErrAbsent, ErrCorrupt or fs.ErrPermission, or have
 // the reason "format" for another type, "limit" for more than max bytes.
 func (s Store) Read(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
 	data, err := s.readHere(t, h, max)
@@ -107,7 +117,7 @@ func (s Store) Read(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, 
 	}
 	others, serr := s.others()
 	if serr != nil {
-		return nil, fmt.Errorf("%w: %s %s: alternates: %w", ErrCorrupt, t, h, serr)
+		return nil, wrong(fmt.Sprintf("%s %s: alternates", t, h), serr)
 	}
 	for _, other := range others {
 		if data, oerr := other.readHere(t, h, max); !errors.Is(oerr, ErrAbsent) {
@@ -161,7 +171,7 @@ func (s Store) readHere(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]by
 // readLoose reads an object that has a file of its own. go-git would unpack all that
 // is in it, whatever size the header says.
 func (s Store) readLoose(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]byte, error) {
-	corrupt := func(err error) error { return fmt.Errorf("%w: %s %s: %w", ErrCorrupt, t, h, err) }
+	corrupt := func(err error) error { return wrong(fmt.Sprintf("%s %s", t, h), err) }
 	f, err := openRegular(s.dir, "objects/"+h.String()[:2]+"/"+h.String()[2:], math.MaxInt64)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -222,19 +232,19 @@ func (s Store) readPacked(t plumbing.ObjectType, h plumbing.Hash, max int64) ([]
 	case errors.Is(err, plumbing.ErrObjectNotFound):
 		return nil, Absent(t, h)
 	case err != nil:
-		return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, t, h, err)
+		return nil, wrong(fmt.Sprintf("%s %s", t, h), err)
 	}
 	if err := Check(t, h, o.Type().String(), o.Size(), max); err != nil {
 		return nil, err
 	}
 	r, err := o.Reader()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, t, h, err)
+		return nil, wrong(fmt.Sprintf("%s %s", t, h), err)
 	}
 	defer r.Close()
 	data, err := io.ReadAll(io.LimitReader(r, max+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, t, h, err)
+		return nil, wrong(fmt.Sprintf("%s %s", t, h), err)
 	}
 	return data, nil
 }
@@ -248,7 +258,7 @@ func (s Store) Has(h plumbing.Hash) (bool, error) {
 	case errors.Is(err, plumbing.ErrObjectNotFound):
 		return false, nil
 	default:
-		return false, fmt.Errorf("%w: %s: %w", ErrCorrupt, h, err)
+		return false, wrong(h.String(), err)
 	}
 }
 
@@ -258,6 +268,10 @@ func (s Store) Write(t plumbing.ObjectType, data []byte) (plumbing.Hash, error) 
 	o.SetType(t)
 	if _, err := o.Write(data); err != nil {
 		return plumbing.ZeroHash, err
+	}
+	// go-git would make it whatever the umask.
+	if err := os.MkdirAll(filepath.Join(s.dir, "objects", o.Hash().String()[:2]), 0o777); err != nil {
+		return plumbing.ZeroHash, reason.OnDisk(err)
 	}
 	h, err := s.st.SetEncodedObject(o)
 	return h, reason.OnDisk(err)

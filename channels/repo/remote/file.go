@@ -104,7 +104,20 @@ func (f *file) checkFormat(s objects.Store) error {
 	return nil
 }
 
-func (f *file) Branch(_ context.Context, name string) (plumbing.Hash, error) {
+// readable adds to an error about what this user may not read who has to be able to.
+func (f *file) readable(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return reason.Errorf(reason.IO, "%w; this user (uid %d) must be able to read all of the repo: make it readable for it, such as with `chmod -R a+rX %s`, the directories above it as well; a root without capabilities, as in a sandbox, reads only what others may, too", err, os.Geteuid(), f.dir)
+}
+
+func (f *file) Branch(ctx context.Context, name string) (plumbing.Hash, error) {
+	h, err := f.branch(ctx, name)
+	return h, f.readable(err)
+}
+
+func (f *file) branch(_ context.Context, name string) (plumbing.Hash, error) {
 	s, err := f.open()
 	if err != nil {
 		return plumbing.ZeroHash, err
@@ -140,12 +153,12 @@ func (f *file) noBranch(s objects.Store, name string) error {
 func (f *file) Branches(ctx context.Context, prefix string) (map[string]plumbing.Hash, error) {
 	s, err := f.open()
 	if err != nil {
-		return nil, err
+		return nil, f.readable(err)
 	}
 	defer s.Close()
 	refs, err := s.Git().IterReferences()
 	if err != nil {
-		return nil, fmt.Errorf("repo %q: %w", f.dir, err)
+		return nil, f.readable(fmt.Errorf("repo %q: %w", f.dir, err))
 	}
 	found := make(map[string]plumbing.Hash)
 	err = refs.ForEach(func(ref *plumbing.Reference) error {
@@ -178,12 +191,16 @@ func (f *file) Fetch(ctx context.Context, into Into, commit plumbing.Hash) error
 func (f *file) fetchOnce(ctx context.Context, into Into, commit plumbing.Hash) (here bool, err error) {
 	s, err := f.open()
 	if err != nil {
-		return false, err
+		return false, f.readable(err)
 	}
 	defer s.Close()
 	c := &copying{from: s, to: into, maxObjects: f.maxObjects, seen: make(map[plumbing.Hash]bool)}
 	if err := c.commit(ctx, commit); err != nil {
-		return c.here, fmt.Errorf("repo %q: %w", f.dir, err)
+		err = fmt.Errorf("repo %q: %w", f.dir, err)
+		if c.denied {
+			err = f.readable(err)
+		}
+		return c.here, err
 	}
 	return false, nil
 }
@@ -202,6 +219,7 @@ type copying struct {
 	objects    int
 	bytes      int64
 	here       bool // something is wrong with an object of from
+	denied     bool // an object of from may not be read
 }
 
 func (c *copying) commit(ctx context.Context, h plumbing.Hash) error {
@@ -278,6 +296,7 @@ func (c *copying) read(ctx context.Context, t plumbing.ObjectType, h plumbing.Ha
 	data, err := c.from.Read(t, h, max)
 	if err != nil {
 		c.here = errors.Is(err, objects.ErrAbsent) || errors.Is(err, objects.ErrCorrupt)
+		c.denied = errors.Is(err, fs.ErrPermission)
 		return nil, err
 	}
 	c.objects++
@@ -300,7 +319,7 @@ func (f *file) Contains(ctx context.Context, _ Into, old, commit plumbing.Hash) 
 		var found, whole bool
 		found, whole, err = f.walk(ctx, old, commit)
 		if found || whole || err != nil && !errors.Is(err, objects.ErrCorrupt) {
-			return found, err
+			return found, f.readable(err)
 		}
 	}
 	return false, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -449,5 +450,22 @@ func TestFetchOnce(t *testing.T) {
 	into := &counting{memory: make(memory)}
 	if err := newFile(dir).Fetch(t.Context(), into, commit); err != nil || into.asked > 3 || !into.memory[small] {
 		t.Errorf("Fetch = %v, and asked %d times for 3 objects", err, into.asked)
+	}
+}
+
+func TestUnreadable(t *testing.T) {
+	testenv.User(t, "root may read everything")
+	dir, commit := newRepo(t)
+	object := filepath.Join(dir, "objects", commit.String()[:2], commit.String()[2:])
+	if err := newFile(dir).Fetch(t.Context(), memory{}, commit); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(object, 0); err != nil {
+		t.Fatal(err)
+	}
+	err := newFile(dir).Fetch(t.Context(), memory{}, commit)
+	checkReason(t, "an object that may not be read", err, reason.IO, "must be able to read all of the repo")
+	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, objects.ErrCorrupt) {
+		t.Errorf("it is called something else than unreadable: %v", err)
 	}
 }
