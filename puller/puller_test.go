@@ -183,7 +183,7 @@ func TestRetriesAreOfOneVersion(t *testing.T) {
 	}
 	w.advance("2.0", nil)
 	w.step(reason.Unhealthy)
-	if r := w.known().Retry; r.Count != 1 || r.Next.Sub(time.Now()) > time.Minute {
+	if r := w.known().Retry; r.Count != 1 || time.Until(r.Next.Time) > time.Minute {
 		t.Errorf("got %+v", r)
 	}
 }
