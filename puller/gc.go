@@ -15,7 +15,7 @@ type held struct {
 	Version string
 	At      time.Time // when it was put in place
 	Foreign bool
-	Good    bool // it ran well here
+	Good    bool // it ran well here, or is what the channel names, and has not failed
 }
 
 // superfluous returns the releases that may go, those that never ran well first and then the
@@ -121,9 +121,16 @@ func (c *cycle) held(versions []string) ([]held, error) {
 		if err != nil {
 			return nil, err
 		}
-		releases = append(releases, held{Version: v, At: at, Foreign: !own, Good: c.st.RanWell(v, "")})
+		releases = append(releases, held{Version: v, At: at, Foreign: !own, Good: c.st.RanWell(v, "") || c.isNext(v)})
 	}
 	return releases, nil
+}
+
+// isNext reports whether the channel names v, and it has not failed here: with a pin in force it
+// waits for the end of that.
+func (c *cycle) isNext(v string) bool {
+	ch := c.channel
+	return ch != nil && ch.Version == v && c.st.IsBlocked(v, ch.Manifest, ch.Attempt) == nil
 }
 
 // discard takes a release away, unless an order named it just now: a pin is given without

@@ -375,11 +375,14 @@ func (l *life) kept(before map[string]time.Time, retain int, ctx context.Context
 	}
 	own := slices.Collect(maps.Keys(now))
 	own = slices.DeleteFunc(own, func(v string) bool { return now[v].IsZero() })
-	// Those that ran well come first, as if they were newer than all others.
+	// Those that ran well come first, as if they were newer than all others, and so does what
+	// the channel names, unless that failed.
 	st, err := l.dir.State()
 	must(l.t, err)
 	for v, at := range now {
-		if st != nil && st.RanWell(v, "") && !at.IsZero() {
+		ch := l.channel
+		next := ch != nil && ch.Version == v && st != nil && st.IsBlocked(v, ch.Manifest, ch.Attempt) == nil
+		if st != nil && (st.RanWell(v, "") || next) && !at.IsZero() {
 			now[v] = at.AddDate(1000, 0, 0)
 		}
 	}
