@@ -304,7 +304,7 @@ func onceRollsBack(t *testing.T, s *server) {
 	if st.Running.Version != "2.0.0" || len(st.Blocked) != 1 {
 		t.Fatalf("status: %+v", st)
 	}
-	for _, want := range []string{`unit "mnw.service" is activating (auto-restart), `, "its main process ended with status 3"} {
+	for _, want := range []string{`unit "mnw.service" was activating (auto-restart), `, "its main process ended with status 3"} {
 		if !strings.Contains(st.Blocked[0].Cause, want) {
 			t.Errorf("cause %q, want %q in it", st.Blocked[0].Cause, want)
 		}

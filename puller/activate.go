@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"time"
 
 	"makenot.work/sando/internal/canon"
@@ -227,11 +229,11 @@ func (c *cycle) goBack(ctx context.Context, cause error) (Result, error) {
 	if i.From == "" {
 		return c.stay(ctx, cause)
 	}
-	to := c.wayBack(ctx, i)
+	to, passed := c.wayBack(ctx, i)
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
-	i.Cause = node.Line(cause.Error())
+	i.Cause = node.Line(cause.Error() + passed)
 	i.Invocation = c.failedRun(ctx, i)
 	c.block(i).Output = c.earlyOutput(ctx, cause)
 	if to == "" {
@@ -244,19 +246,34 @@ func (c *cycle) goBack(ctx context.Context, cause error) (Result, error) {
 	return c.settleBack(ctx)
 }
 
-// wayBack returns the first release to go back to whose tree holds; "" if there is none.
-func (c *cycle) wayBack(ctx context.Context, i *node.Intent) string {
+// wayBack returns the first release to go back to whose tree holds, "" if there is none; and,
+// to be added to a cause, what is wrong with those that were passed over.
+func (c *cycle) wayBack(ctx context.Context, i *node.Intent) (to, passed string) {
+	var seen []string
 	for _, v := range []string{i.From, version(c.st.LastGood), version(c.st.Previous)} {
-		if v == "" || v == i.To {
+		if v == "" || v == i.To || slices.Contains(seen, v) {
 			continue
 		}
+		seen = append(seen, v)
 		err := c.holds(ctx, v)
 		if err == nil {
-			return v
+			return v, passed
 		}
 		c.log.Warn("cannot go back to it", "version", v, "cause", err)
+		passed += "; " + passedOver(v, err)
 	}
-	return ""
+	return "", passed
+}
+
+// passedOver says why a release was not gone back to, and what mends that.
+func passedOver(v string, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Sprintf("%s, which ran before, is not on disk: `puller --pin %[1]s` fetches it", v)
+	case reason.Of(err) == reason.Mismatch || reason.Of(err) == reason.Format:
+		return fmt.Sprintf("%s, which ran before, is damaged: `puller --pin %[1]s` fetches it again", v)
+	}
+	return fmt.Sprintf("%s, which ran before, cannot be read: %s", v, err)
 }
 
 // holds reports whether a release is on disk and whole. Of a foreign one nothing is
@@ -332,6 +349,9 @@ func (c *cycle) testify(ctx context.Context, i *node.Intent) []string {
 		return b.Output
 	}
 	if b.Output = c.output(ctx, i.Invocation); len(b.Output) > 0 {
+		if d := c.st.Degraded; d != nil && d.Manifest == b.Manifest && d.Attempt == b.Attempt {
+			d.Output = b.Output
+		}
 		if err := c.write(); err != nil {
 			c.log.Warn("what it printed is kept in the history only", "error", err)
 		}
@@ -374,7 +394,7 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 		return c.degrade(ctx, err)
 	}
 	again := *c.release(i.From)
-	again.Since = canon.At(c.now())
+	again.Since, again.Forced = canon.At(c.now()), 0
 	c.st.Running = &again
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
 	c.block(i)
@@ -383,7 +403,7 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 	}
 	out := c.testify(ctx, i)
 	c.record(node.Event{Event: "rolled back", Reason: reason.Unhealthy, From: i.To, To: i.From, Digest: i.Manifest, Message: i.Cause, Output: out})
-	return Result{From: i.To}, reason.Errorf(reason.Unhealthy, "%s failed and is not tried again: runs %s again; it failed with: %s", i.To, i.From, i.Cause)
+	return Result{From: i.To}, reason.Errorf(reason.Unhealthy, "%s failed and is not tried again: runs %s again%s; it failed with: %s", i.To, i.From, c.stillHeld(i.Pin), i.Cause)
 }
 
 // release describes a version that is on disk and becomes what runs.
@@ -404,9 +424,15 @@ func (c *cycle) release(v string) *node.Release {
 // target or an order comes.
 func (c *cycle) degrade(ctx context.Context, cause error) (Result, error) {
 	i := c.st.Intent
-	c.st.Degraded = c.block(i)
+	failed := *c.block(i)
+	failed.Cause = node.Line(fmt.Sprintf("%s; the way back with: %s", i.Cause, cause))
+	c.st.Degraded = &failed
 	if c.cur.Version != "" {
-		c.st.Running = c.release(c.cur.Version)
+		live := *c.release(c.cur.Version)
+		if live.Version == i.From {
+			live.Since = canon.At(c.now()) // the way back started it
+		}
+		c.st.Running = &live
 	}
 	c.st.Intent = nil
 	if err := c.save(); err != nil {
@@ -414,7 +440,7 @@ func (c *cycle) degrade(ctx context.Context, cause error) (Result, error) {
 	}
 	out := c.testify(ctx, i)
 	c.record(node.Event{Event: "degraded", Reason: reason.Degraded, From: i.To, To: c.cur.Version, Digest: i.Manifest, Message: cause.Error(), Output: out})
-	return Result{}, reason.Errorf(reason.Degraded, "%s failed, and so did the way back: %s stays, and nothing more is tried until the channel names another release or `puller --pin VERSION` orders one, also the same again; %s failed with: %s; the way back with: %w", i.To, c.cur.Version, i.To, i.Cause, cause)
+	return Result{}, reason.Errorf(reason.Degraded, "%s failed, and so did the way back: %s stays, and nothing more is tried until the channel names another release or `puller --pin VERSION` orders one, also the same again%s; %s failed with: %s; the way back with: %w", i.To, c.cur.Version, c.stillHeld(i.Pin), i.To, i.Cause, cause)
 }
 
 // stay ends the intent of a first install that failed: there is nothing to go back to.

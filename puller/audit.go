@@ -36,7 +36,7 @@ func (c *cycle) audit(t target) error {
 		c.warn("the app's environment does not fit %s: %s", t.Version, text)
 		return nil
 	}
-	return reason.Errorf(reason.Env, "the app's environment does not fit %s: %s; mend that, and the next cycle goes on, or `puller --pin %[1]s` does not look at it", t.Version, text)
+	return reason.Errorf(reason.Env, "the app's environment does not fit %s: %s; mend that, and the next cycle goes on; `puller --pin %[1]s` would start it as it is", t.Version, text)
 }
 
 // envFaults returns what is wrong with the env files for a version, a line each. Of values

@@ -55,7 +55,7 @@ func TestAudit(t *testing.T) {
 			}
 			restarts := w.app.count()
 			r := w.step(reason.Env)
-			for _, want := range append(c.want, "the app's environment does not fit 2.0: ", "`puller --pin 2.0` does not look at it; 1.0 stays") {
+			for _, want := range append(c.want, "the app's environment does not fit 2.0: ", "`puller --pin 2.0` would start it as it is; 1.0 stays") {
 				if want = strings.ReplaceAll(want, "ROOT", w.puller.cfg.Root); !strings.Contains(r.Message, want) {
 					t.Errorf("message %q, want %q in it", r.Message, want)
 				}

@@ -195,7 +195,7 @@ func (f facts) proven(t target) decision {
 
 func blocked(f facts, b *node.Block, way string) decision {
 	if d := f.State.Degraded; d != nil && d.Manifest == b.Manifest && d.Attempt == b.Attempt {
-		return hold(reason.Degraded, "%s failed here and so did the way back: %s, and nothing more is tried; look at the app itself, then %s; it failed with: %s", b.Version, f.keeps(), way, b.Cause)
+		return hold(reason.Degraded, "%s failed here and so did the way back: %s, and nothing more is tried; look at the app itself, then %s; it failed with: %s", b.Version, f.keeps(), way, d.Cause)
 	}
 	return hold(reason.Blocked, "%s failed here at %s and is not tried again: %s; %s; it failed with: %s", b.Version, b.At.Format(canon.TimeLayout), f.keeps(), way, b.Cause)
 }

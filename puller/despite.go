@@ -33,8 +33,8 @@ func StatusDespite(ctx context.Context, file string, flags map[string]any, cause
 	if err != nil {
 		return Status{}, cause
 	}
-	s.Message = fmt.Sprintf("%s; what runs goes on; but for that it would say %s: %s", cause, s.Reason, s.Message)
-	s.Reason = reason.Config
+	s.Message = fmt.Sprintf("%s; what runs goes on%s", cause, foreseen(&s))
+	s.Reason, s.Pending = reason.Config, false
 	return s, cause
 }
 
@@ -105,6 +105,18 @@ func unconfigured(file string, flags map[string]any) (*Puller, error) {
 	}
 	_, err = os.Stat(p.dir.Path("state.json"))
 	return p, err
+}
+
+// foreseen says what is known all the same: not what comes next, which is by a configuration
+// that nobody here has.
+func foreseen(s *Status) string {
+	switch {
+	case s.Daemon != nil && s.Pending:
+		return ", and so does the daemon, with the configuration that it has"
+	case s.Pending:
+		return "; nothing is activated before that is mended"
+	}
+	return fmt.Sprintf("; but for that it would say %s: %s", s.Reason, s.Message)
 }
 
 // guess makes a configuration that is good enough to look with.

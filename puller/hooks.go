@@ -107,7 +107,11 @@ func (c *cycle) beforeSwap(ctx context.Context, t target) error {
 // known, so it is not repeated at every poll.
 func (c *cycle) refuseByHook(t target, failed *hook.Failed) error {
 	c.addBlock(node.Block{Version: t.Version, Manifest: t.Manifest, Attempt: t.Attempt, Cause: node.Line(failed.Error()), Output: failed.Output})
-	err := reason.Errorf(reason.Hook, "%w; nothing was changed: %s, and %s is not tried again; mend what the hook found, then `puller unblock %[3]s` tries it once more, or promote another version", failed, c.facts().keeps(), t.Version)
+	other := ", or promote another version"
+	if t.Pin {
+		other = c.stillHeld(true)
+	}
+	err := reason.Errorf(reason.Hook, "%w; nothing was changed: %s, and %s is not tried again; mend what the hook found, then `puller unblock %[3]s` tries it once more%[4]s", failed, c.facts().keeps(), t.Version, other)
 	// On a full disk too: what cannot be noted would be run again at every poll.
 	if serr := c.saveUrgently(); serr != nil {
 		return reason.Errorf(reason.Of(serr), "%w; %w", serr, err)

@@ -128,6 +128,9 @@ func (p *Puller) Unblock(ctx context.Context, version string, opts Options) (Res
 		return p.result(reason.Config, err.Error()), err
 	}
 	_, res, err := p.once(ctx, opts, func(c *cycle) error { return c.unblock(version) })
+	if err == nil && res.Reason == reason.Window {
+		res.Message = fmt.Sprintf("%s is not blocked any more, and is tried when the window opens, or at once by `puller --now`: %s", version, res.Message)
+	}
 	return res, err
 }
 

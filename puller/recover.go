@@ -211,12 +211,12 @@ func (c *cycle) resume(ctx context.Context) (Result, error) {
 // resumeBack goes on with a way back, to another release if that one does not hold.
 func (c *cycle) resumeBack(ctx context.Context) (Result, error) {
 	i := c.st.Intent
-	to := c.wayBack(ctx, i)
+	to, passed := c.wayBack(ctx, i)
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
 	if to == "" {
-		return c.degrade(ctx, fmt.Errorf("no other release is whole"))
+		return c.degrade(ctx, fmt.Errorf("no other release is whole%s", passed))
 	}
 	if to != i.From {
 		i.From = to

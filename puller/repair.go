@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
@@ -132,8 +133,15 @@ func (c *cycle) repairOther(ctx context.Context, t target, damage error) error {
 	if _, err := c.replace(ctx, t, damage); err != nil {
 		return err
 	}
-	c.record(node.Event{Event: "repaired", To: t.Version, Digest: t.Manifest, Message: damage.Error()})
+	c.record(node.Event{Event: "repaired", To: t.Version, Digest: t.Manifest, Message: wasDamaged(damage)})
 	return nil
+}
+
+// wasDamaged says of a release that is whole now what was wrong with it. The digests of the
+// two trees are in the log.
+func wasDamaged(damage error) string {
+	text, _, _ := strings.Cut(strings.Replace(damage.Error(), "is damaged", "was damaged", 1), "; tree is sha256:")
+	return text
 }
 
 // repairLive exchanges the live release for a whole one, and restarts the app.
@@ -164,7 +172,7 @@ func (c *cycle) repairLive(ctx context.Context, t target, damage error) error {
 	if err != nil {
 		return err
 	}
-	c.record(node.Event{Event: "repaired", To: t.Version, Digest: t.Manifest, Message: damage.Error()})
+	c.record(node.Event{Event: "repaired", To: t.Version, Digest: t.Manifest, Message: wasDamaged(damage)})
 	res, err := c.startRepaired(ctx)
 	_, err = c.end(res, err)
 	return err

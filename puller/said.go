@@ -44,6 +44,8 @@ func ranBefore(i *node.Intent) string {
 		return i.Via
 	case i.Over == nil && i.Via == i.To:
 		return "" // it was live before, and was only started again
+	case i.Via != "" && i.Via != i.To:
+		return i.Via // what is gone back to is another one after a force
 	case i.From != i.To:
 		return i.From
 	}
@@ -62,4 +64,12 @@ func before(i *node.Intent) string {
 		return fmt.Sprintf(" again: the probation of %s was ended", v)
 	}
 	return fmt.Sprintf(", before that %s, whose probation was ended", v)
+}
+
+// stillHeld says, of what failed by a pin, that the pin holds this node all the same.
+func (c *cycle) stillHeld(byPin bool) string {
+	if !byPin || c.pin == nil {
+		return ""
+	}
+	return "; the pin stays, `puller --unpin` follows the channel"
 }

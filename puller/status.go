@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"makenot.work/sando/channels"
@@ -99,6 +100,10 @@ func (c *cycle) describe(s *Status) error {
 		if r := st.Running; r == nil || r.Version != c.cur.Version {
 			live := *s.Running
 			live.Since = canon.At(c.cur.Changed)
+			s.Running = &live
+		} else if st.Degraded != nil && r.Forced != 0 {
+			live := *r
+			live.Forced = 0 // it was left by a way back that failed
 			s.Running = &live
 		}
 	}
@@ -207,7 +212,27 @@ func (c *cycle) decided(s *Status) (reason.Code, string) {
 	case d.Await:
 		d.Message += "; it is not on disk yet: the next `puller` fetches it"
 	}
+	if at := c.unblockedAt(d.Target.Version); d.Await && at != "" {
+		d.Message += fmt.Sprintf("; it failed here before, and was unblocked at %s: it is tried when the window opens", at)
+	}
 	return d.Reason, d.Message
+}
+
+// unblockedAt says when a person unblocked a version that was not tried since; "" if nobody did.
+func (c *cycle) unblockedAt(v string) string {
+	events, err := c.dir.History(50)
+	if err != nil {
+		return "" // it is for people, and status says enough without it
+	}
+	for _, e := range slices.Backward(events) {
+		switch {
+		case e.Event == "unblocked" && e.To == v:
+			return e.At.Format(canon.TimeLayout)
+		case e.Event == "updated" && e.To == v, e.Event == "rolled back" && e.From == v, e.Event == "degraded" && e.From == v:
+			return ""
+		}
+	}
+	return ""
 }
 
 // unfinished is about an activation after its swap.
@@ -231,6 +256,9 @@ func (c *cycle) unfinished(s *Status) (reason.Code, string) {
 	until := ""
 	if good := i.Started.Add(h.StableFor); good.After(c.now()) {
 		until = fmt.Sprintf("; that is at %s at the earliest", good.Format(canon.TimeLayout))
+	}
+	if late := i.Started.Add(h.StartTimeout); late.After(c.now()) && !i.Force && s.AtWork != "" {
+		until += fmt.Sprintf("; it is given up at about %s if it is not well by then", late.Format(canon.TimeLayout))
 	}
 	return reason.Probation, fmt.Sprintf("%s was swapped in %s and has to prove itself: well within %s, and then for %s%s; if it fails, %s%s",
 		i.To, c.age(i.Started), h.StartTimeout, h.StableFor, until, fails, next)

@@ -105,10 +105,10 @@ func TestRuns(t *testing.T) {
 		"well":            {well, ""},
 		"starts slowly":   {set(func(_ *managed, n int, r *service.Run) { r.Up = n > 3 }), ""},
 		"never up":        {set(func(_ *managed, _ int, r *service.Run) { r.Up, r.Words = false, "activating" }), "after 200ms still activating"},
-		"failed":          {set(func(_ *managed, _ int, r *service.Run) { r.Up, r.Ended, r.Words = false, true, "failed" }), "it does not run: failed"},
-		"fails later":     {set(func(_ *managed, n int, r *service.Run) { r.Up, r.Ended, r.Words = n < 2, n >= 2, "failed" }), "it does not run: failed"},
-		"restarts early":  {set(func(_ *managed, n int, r *service.Run) { r.Restarts, r.Up = min(n-1, 3), n > 4 }), "it ended, and is being started again: active"},
-		"about to":        {set(func(_ *managed, _ int, r *service.Run) { r.Again, r.Up = true, false }), "it ended, and is being started again: active"},
+		"failed":          {set(func(_ *managed, _ int, r *service.Run) { r.Up, r.Ended, r.Words = false, true, "failed" }), "it did not run: failed"},
+		"fails later":     {set(func(_ *managed, n int, r *service.Run) { r.Up, r.Ended, r.Words = n < 2, n >= 2, "failed" }), "it did not run: failed"},
+		"restarts early":  {set(func(_ *managed, n int, r *service.Run) { r.Restarts, r.Up = min(n-1, 3), n > 4 }), "it ended before it was well: active"},
+		"about to":        {set(func(_ *managed, _ int, r *service.Run) { r.Again, r.Up = true, false }), "it ended before it was well: active"},
 		"restarts later":  {set(func(_ *managed, n int, r *service.Run) { r.Restarts = n / 2 }), "it was restarted: active"},
 		"by hand once":    {set(func(_ *managed, n int, r *service.Run) { r.Invocation += fmt.Sprint(min(n/4, 1)) }), ""},
 		"being stopped":   {set(func(_ *managed, n int, r *service.Run) { r.Job, r.Up = n > 2 && n < 6, n <= 2 || n >= 6 }), ""},
@@ -153,7 +153,7 @@ func TestUnitWithoutProbe(t *testing.T) {
 	})
 	w.publish("1.0.0", "")
 	w.advance("1.0.0", nil)
-	if r := w.step(reason.Unhealthy); !strings.Contains(r.Message, "it does not run: failed") {
+	if r := w.step(reason.Unhealthy); !strings.Contains(r.Message, "it did not run: failed") {
 		t.Error(r.Message)
 	}
 }

@@ -120,6 +120,8 @@ func failure(s puller.Status) *node.Block {
 		version = s.Intent.To
 	case s.Retry != nil && s.Running != nil:
 		return &node.Block{Version: s.Running.Version, Cause: s.Retry.Cause, Output: s.Retry.Output}
+	case s.Running != nil && s.Running.Forced != 0 && s.Wanted != nil && s.Wanted.Version == s.Running.Version:
+		return nil // what it printed before it was forced is of another run
 	case s.Wanted != nil:
 		version = s.Wanted.Version
 	}

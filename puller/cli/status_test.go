@@ -101,7 +101,7 @@ func (s *stage) switching(from string) *node.Intent {
 	return s.st.Intent
 }
 
-const cause = `it ended, and is being started again: unit "mnw.service" is activating (auto-restart), its main process ended with status 3 (exit-code); ` +
+const cause = `it ended before it was well: unit "mnw.service" was activating (auto-restart), its main process ended with status 3 (exit-code); ` +
 	"`journalctl -u mnw.service` tells more"
 
 // failed notes that 2.0.0 failed.
@@ -370,7 +370,7 @@ func faults() map[string]func(s *stage) {
 		},
 		"env": func(s *stage) {
 			s.wants()
-			s.last(reason.Env, "the app's environment does not fit 2.0.0: DATABASE_URL is not set in /etc/mnw/mnw.env; mend that, and the next cycle goes on, or `puller --pin 2.0.0` does not look at it; 1.0.0 stays")
+			s.last(reason.Env, "the app's environment does not fit 2.0.0: DATABASE_URL is not set in /etc/mnw/mnw.env; mend that, and the next cycle goes on; `puller --pin 2.0.0` would start it as it is; 1.0.0 stays")
 		},
 		"repair_stopped": func(s *stage) { s.st.Repair = "1.0.0" },
 		"disk": func(s *stage) {

@@ -38,7 +38,7 @@ func writeStatus(out io.Writer, s puller.Status) {
 		line("so since", "%s", moment(now, l.Since))
 	}
 	if b := failure(s); b != nil {
-		for n, text := range b.Output {
+		for n, text := range folded(b.Output) {
 			row(map[bool]string{true: b.Version + " said"}[n == 0], "| "+text)
 		}
 	}
@@ -73,7 +73,7 @@ func writeStatus(out io.Writer, s puller.Status) {
 		}
 	}
 	if u := s.Unit; u != nil {
-		line("unit", "%s", unitLine(now, u))
+		line("unit", "%s", unitLine(now, u, s.Running != nil))
 	}
 	if n := len(s.Blocked); n > 0 {
 		b := s.Blocked[n-1]
@@ -120,7 +120,7 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-func unitLine(now time.Time, u *puller.UnitStatus) string {
+func unitLine(now time.Time, u *puller.UnitStatus, live bool) string {
 	text := u.Name + " is " + u.Words
 	if !u.Since.IsZero() {
 		text += " since " + moment(now, u.Since)
@@ -134,10 +134,27 @@ func unitLine(now time.Time, u *puller.UnitStatus) string {
 	switch {
 	case u.Sub == "auto-restart":
 		text += fmt.Sprintf("; `journalctl -u %s` tells why", u.Name)
-	case down(u):
-		text += fmt.Sprintf("; the puller starts it with another release only, `systemctl start %s` now; `journalctl -u %[1]s` tells why it ended", u.Name)
+	case down(u) && live && u.Load == "loaded":
+		text += fmt.Sprintf("; `journalctl -u %s` tells why it ended; `systemctl start %[1]s` starts it: the puller does not, before another release is wanted", u.Name)
 	}
 	return text
+}
+
+// folded returns lines with each that is repeated once.
+func folded(lines []string) (texts []string) {
+	for n := 0; n < len(lines); {
+		same := 1
+		for n+same < len(lines) && lines[n+same] == lines[n] {
+			same++
+		}
+		text := lines[n]
+		if same > 1 {
+			text += fmt.Sprintf(" (%d times)", same)
+		}
+		texts = append(texts, text)
+		n += same
+	}
+	return texts
 }
 
 func writeWanted(line func(name, format string, args ...any), now time.Time, s puller.Status) {

@@ -8,9 +8,9 @@ import (
 
 var (
 	// ErrEnded says that the app has ended, and that nothing will start it again.
-	ErrEnded = errors.New("it does not run")
+	ErrEnded = errors.New("it did not run")
 	// ErrAgain says that the app has ended, and that the manager starts it again by itself.
-	ErrAgain = errors.New("it ended, and is being started again")
+	ErrAgain = errors.New("it ended before it was well")
 	// ErrBlind says that nobody can be asked whether the app runs.
 	ErrBlind = errors.New("the service manager cannot be asked")
 	// ErrGoingDown says that the machine is shutting down, which proves nothing about a
@@ -32,6 +32,15 @@ type Run struct {
 	Again      bool // it ended, and the manager is about to start it again
 	Job        bool // it is being started or stopped
 	Words      string
+	Was        string // the same in the past tense, for what is read later; without it Words
+}
+
+// told says how the app was, in words that hold when they are read later.
+func (r Run) told() string {
+	if r.Was != "" {
+		return r.Was
+	}
+	return r.Words
 }
 
 // Past is what a verdict knows from before.
@@ -49,11 +58,11 @@ const Never = "none"
 func (r Run) Verdict(p Past) error {
 	switch {
 	case r.Ended:
-		return fmt.Errorf("%w: %s", ErrEnded, r.Words)
+		return fmt.Errorf("%w: %s", ErrEnded, r.told())
 	case p.Well != nil && (r.Invocation != p.Well.Invocation || r.Restarts > p.Well.Restarts):
-		return fmt.Errorf("it was restarted: %s", r.Words)
+		return fmt.Errorf("it was restarted: %s", r.told())
 	case p.Well == nil && !p.Bears && (r.Again || r.Restarts > p.Restarts):
-		return fmt.Errorf("%w: %s", ErrAgain, r.Words)
+		return fmt.Errorf("%w: %s", ErrAgain, r.told())
 	case !r.Up:
 		return errors.New(r.Words)
 	case r.Fresh && p.Before != "" && r.Invocation == p.Before:

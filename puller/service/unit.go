@@ -152,14 +152,15 @@ func (u *Unit) run(f systemd.Facts) Run {
 		Ended:      ended && !f.Job,
 		Again:      f.SubState == "auto-restart",
 		Job:        f.Job,
-		Words:      fmt.Sprintf("unit %q is %s", u.Name, f.Words()),
 	}
+	words := f.Words()
 	if run.Ended && remains {
-		run.Words += ": all that it started has ended"
+		words += ": all that it started has ended"
 	} else if run.Ended && f.Result == "success" {
-		run.Words += ": it ended by itself and with success, or somebody stopped it"
+		words += ": it ended by itself and with success, or somebody stopped it"
 	}
-	run.Words += fmt.Sprintf("; `journalctl -u %s` tells more", cmp.Or(f.Unit, u.Name))
+	words += fmt.Sprintf("; `journalctl -u %s` tells more", cmp.Or(f.Unit, u.Name))
+	run.Words, run.Was = fmt.Sprintf("unit %q is %s", u.Name, words), fmt.Sprintf("unit %q was %s", u.Name, words)
 	if up || f.ActiveState == "activating" {
 		run.Began = f.Began
 	}
