@@ -117,8 +117,8 @@ func (f facts) mayRestart(t target) bool {
 	switch {
 	case f.Window.Open(f.Now), f.Ignore:
 		return true
-	case f.Current == "" || f.State.Retry != nil:
-		return true // nothing runs: there is nothing to protect
+	case f.Current == "" || f.State.Retry != nil || f.State.Degraded != nil:
+		return true // nothing runs, or what does is not well: there is nothing to protect
 	case f.Channel.Hotfix != "":
 		return true
 	case t.Version == f.Current && !unproven(f.State):
