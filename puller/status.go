@@ -39,6 +39,7 @@ type Status struct {
 	Trust     int64          `json:"trust,omitempty"` // version of the newest trust held
 	Rewritten bool           `json:"rewritten,omitempty"`
 	Daemon    *node.Daemon   `json:"daemon,omitempty"`  // the one that is at work
+	Timer     string         `json:"timer,omitempty"`   // the one that runs the puller, where no daemon is at work
 	AtWork    string         `json:"at_work,omitempty"` // who holds the lock: a cycle that goes on
 	Pending   bool           `json:"pending,omitempty"` // the cycle that goes on, or the next, activates what is wanted
 	LastCycle canon.Time     `json:"last_cycle,omitzero"`
@@ -85,6 +86,9 @@ func (p *Puller) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	c.describeUnit(ctx, &s)
+	if s.Daemon == nil {
+		s.Timer = c.activeTimer(ctx)
+	}
 	if err := c.dir.Space(0, 0, c.cfg.reserve); reason.Of(err) == reason.Disk {
 		c.warn("%s: what is not on disk yet is not fetched before there is room", err)
 	}

@@ -48,6 +48,9 @@ func (c *cycle) describeUnit(ctx context.Context, s *Status) {
 	if f.ActiveState == "active" {
 		s.Unit.Since = canon.At(f.ActiveSince)
 	}
+	if f.ActiveState == "active" && f.MainPID != 0 && c.st.Intent == nil && c.cfg.Service.Action == string(systemd.Restart) && f.ActiveSince.Before(c.cur.Changed) && c.cur.Version != "" {
+		c.warn("%s was started before %s became live, so another release may be what answers; `systemctl restart %[1]s` starts this one", u.Name, c.cur.Version)
+	}
 	switch {
 	case f.LoadState != "loaded":
 		c.warn("%s", &systemd.UnitError{Unit: u.Name, LoadState: f.LoadState, Detail: f.LoadError})
@@ -56,4 +59,24 @@ func (c *cycle) describeUnit(ctx context.Context, s *Status) {
 	case f.NeedReload:
 		c.warn("the unit file of %q has changed on disk since systemd read it; `systemctl daemon-reload` reads it again", u.Name)
 	}
+}
+
+// activeTimer returns the timer that runs this app's puller; "" where none does, or where
+// nobody can be asked.
+func (c *cycle) activeTimer(ctx context.Context) string {
+	if !systemd.Booted() {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, err := systemd.Connect(ctx)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	name := "puller-once@" + c.cfg.App + ".timer"
+	if f, err := conn.Facts(ctx, name); err != nil || f.ActiveState != "active" {
+		return ""
+	}
+	return name
 }

@@ -45,6 +45,7 @@ type stage struct {
 	pin    *node.Pin
 	config string // added to the configuration
 	unit   *puller.UnitStatus
+	timer  string
 }
 
 var (
@@ -160,7 +161,7 @@ url = "file://%[1]s/bucket"
 	if status.App == "" {
 		s.t.Fatal(err)
 	}
-	status.Unit = s.unit
+	status.Unit, status.Timer = s.unit, s.timer
 	var out bytes.Buffer
 	writeStatus(&out, status)
 	return s.normal(out.String())
@@ -274,6 +275,7 @@ func waits() map[string]func(s *stage) {
 			s.works()
 		},
 		"daemon": func(s *stage) { s.daemon("") },
+		"timer":  func(s *stage) { s.timer = "puller-once@mnw.timer" },
 		"history_rewritten": func(s *stage) {
 			s.st.Rewritten = true
 			s.daemon("")

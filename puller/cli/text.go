@@ -95,21 +95,30 @@ func writeStatus(out io.Writer, s puller.Status) {
 	} else {
 		line("last cycle", "never; run `puller`")
 	}
-	if d := s.Daemon; d != nil {
-		text := "at work"
-		if d.PID != 0 { // else it was writing just now
-			text += fmt.Sprintf(", pid %d, since %s", d.PID, moment(now, d.Since))
-		}
-		line("daemon", "%s", text)
-		if d.Problem != "" {
-			line("warning", "the daemon goes on with an older configuration: %s", d.Problem)
-		}
-	}
+	writeWorkers(line, now, s)
 	if s.Rewritten {
 		line("note", "the history of the channel repo was rewritten; the signed counters still hold")
 	}
 	for _, warning := range s.Warnings {
 		line("warning", "%s", warning)
+	}
+}
+
+// writeWorkers tells who looks for news, or that nobody does.
+func writeWorkers(line func(name, format string, args ...any), now time.Time, s puller.Status) {
+	d := s.Daemon
+	switch {
+	case d != nil && d.PID == 0: // it was writing just now
+		line("daemon", "at work")
+	case d != nil:
+		line("daemon", "at work, pid %d, since %s", d.PID, moment(now, d.Since))
+	case s.Timer != "":
+		line("timer", "%s is active", s.Timer)
+	case s.AtWork == "":
+		line("daemon", "none is at work, nor its timer: nothing new is found before a `puller` runs; `systemctl start puller@%s` starts one", s.App)
+	}
+	if d != nil && d.Problem != "" {
+		line("warning", "the daemon goes on with an older configuration: %s", d.Problem)
 	}
 }
 
