@@ -55,7 +55,7 @@ func Load(src Source, into any) error {
 		return reason.Errorf(reason.Config, "read config: %w", err)
 	}
 	if err := k.Load(rawbytes.Provider(data), toml.Parser()); err != nil {
-		return reason.Errorf(reason.Config, "config %q: %w", src.File, err)
+		return reason.Errorf(reason.Config, "config %q: %w", src.File, syntax(err))
 	}
 	if err := k.Load(env.Provider(".", env.Opt{Prefix: EnvPrefix, TransformFunc: envKey}), nil); err != nil {
 		return reason.Errorf(reason.Config, "config from environment: %w", err)
@@ -68,7 +68,7 @@ func Load(src Source, into any) error {
 			return reason.Errorf(reason.Config, "config %q: %q is not in this version; remove it", src.File, key)
 		}
 	}
-	if err := decode(k, into); err != nil {
+	if err := decode(k, into, src); err != nil {
 		return reason.Errorf(reason.Config, "config %q: %w", src.File, err)
 	}
 	return nil
@@ -111,7 +111,7 @@ func envKey(name, value string) (string, any) {
 	return strings.ReplaceAll(key, "__", "."), Text(value)
 }
 
-func decode(k *koanf.Koanf, into any) error {
+func decode(k *koanf.Koanf, into any, src Source) error {
 	var meta mapstructure.Metadata
 	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
 		Result:     into,
@@ -125,11 +125,11 @@ func decode(k *koanf.Koanf, into any) error {
 		return err
 	}
 	if err := dec.Decode(k.Raw()); err != nil {
-		return fmt.Errorf("%s", strings.Join(strings.Fields(err.Error()), " "))
+		return mistyped(err, k.Raw(), into, src)
 	}
 	if len(meta.Unused) > 0 {
 		slices.Sort(meta.Unused)
-		return fmt.Errorf("unknown key %q", meta.Unused[0])
+		return unknown(meta.Unused[0], into, src)
 	}
 	return nil
 }

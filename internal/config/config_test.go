@@ -73,14 +73,17 @@ func TestFileThenEnvironmentThenFlags(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
-		"unknown key":        {`retain = 3`, `retian = 3`, `unknown key "retian"`},
-		"unknown deep key":   {`smoke = `, `smokes = `, `unknown key "health.smokes"`},
+		"unknown key":        {`retain = 3`, `retian = 3`, `unknown key "retian": did you mean "retain"?`},
+		"unknown deep key":   {`smoke = `, `smokes = `, `unknown key "health.smokes": did you mean "health.smoke"?`},
 		"key in wrong case":  {`app = `, `App = `, `unknown key "App"`},
 		"unknown in list":    {`src = "x"`, `source = "x"`, `unknown key "entry[0].source"`},
-		"wrong type":         {`app = "mnw"`, `app = 5`, `'app' expected type 'string'`},
-		"wrong duration":     {`"60s"`, `"soon"`, `'health.start_timeout' time: invalid duration`},
-		"number as duration": {`"60s"`, `60`, `60 is not a duration; write "60s"`},
-		"not TOML":           {`retain = 3`, `retain = `, `toml: `},
+		"wrong type":         {`app = "mnw"`, `app = 5`, `c.toml": app: 5 is not a text in quotes`},
+		"wrong duration":     {`"60s"`, `"soon"`, `c.toml": health.start_timeout: "soon" is not a duration, such as "60s"`},
+		"number as duration": {`"60s"`, `60`, `health.start_timeout: 60 is not a duration, such as "60s"`},
+		"not TOML":           {`retain = 3`, `retain = `, `c.toml": line 3, column `},
+		"text for a list":    {`["a", "b"]`, `"a"`, `health.smoke: "a" is not a list`},
+		"text for a table":   {`src = "x"`, "[entry.src]\nx = 1", `entry[0].src: a table is not a text in quotes`},
+		"far from any key":   {`retain = 3`, `colour = 3`, `c.toml": unknown key "colour"`},
 		"not yet":            {`[health]`, "[health]\nunit = \"x\"", `"health.unit" is not in this version`},
 		"not yet, a table":   {`[[entry]]`, "[[hook]]\nsrc = \"y\"\n[[entry]]", `"hook" is not in this version`},
 	} {
@@ -90,6 +93,18 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("got %v (%s), want config: …%s…", err, reason.Of(err), c.want)
 			}
 		})
+	}
+}
+
+func TestOrigin(t *testing.T) {
+	_, err := load(t, good, map[string]any{"retian": Text("3")})
+	if err == nil || !strings.HasSuffix(err.Error(), `unknown key "retian": did you mean "retain"? (given as a flag)`) {
+		t.Errorf("a flag: %v", err)
+	}
+	t.Setenv("SANDO__HEALTH__ON", "perhaps")
+	_, err = load(t, good, nil)
+	if err == nil || !strings.HasSuffix(err.Error(), `health.on: "perhaps" is not true or false (environment variable SANDO__HEALTH__ON)`) {
+		t.Errorf("the environment: %v", err)
 	}
 }
 

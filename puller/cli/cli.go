@@ -51,6 +51,7 @@ func Command(std cli.Std) *cobra.Command {
 	flags.BoolVar(&p.json, "json", false, "print one JSON document instead of text")
 	flags.BoolVarP(&p.v, "verbose", "v", false, "log each step, also on a terminal")
 	root.AddCommand(p.run(), p.status(), p.history(), p.verify(), p.unblock(), p.unit())
+	p.spell(root)
 	return root
 }
 
@@ -118,7 +119,7 @@ func (p *program) status() *cobra.Command {
 					return jerr
 				}
 			} else {
-				writeStatus(p.std.Out, s)
+				p.print(func(w io.Writer) { writeStatus(w, s) })
 			}
 			if err != nil {
 				return cli.Exit(reason.Of(err))
@@ -170,7 +171,7 @@ func (p *program) history() *cobra.Command {
 			if p.json {
 				return cli.JSON(p.std.Out, append([]node.Event{}, events...)) // a list, also when it is empty
 			}
-			writeHistory(p.std.Out, events, short)
+			p.print(func(w io.Writer) { writeHistory(w, events, short) })
 			return nil
 		},
 	}
@@ -202,7 +203,7 @@ func (p *program) verify() *cobra.Command {
 					return jerr
 				}
 			} else {
-				writeVerified(p.std.Out, found)
+				p.print(func(w io.Writer) { writeVerified(w, found) })
 				if repair && !slices.ContainsFunc(found, func(v puller.Verified) bool { return v.Repaired || v.Reason.Exit() != 0 }) {
 					fmt.Fprintln(p.std.Out, "nothing is damaged: nothing was changed")
 				}
@@ -231,7 +232,7 @@ stop it between two steps; a second one ends it at once.`,
 			if p.v {
 				level = slog.LevelDebug
 			}
-			log := cli.NewJournalLogger(p.std.Err, p.std.Env, level)
+			log := slog.New(speller{cli.NewJournalLogger(p.std.Err, p.std.Env, level).Handler(), p.flags()})
 			file, flags, err := p.source()
 			if err != nil {
 				return err
@@ -259,7 +260,8 @@ func (p *program) open(ctx context.Context) (*puller.Puller, error) {
 	if cli.IsTerminal(p.std.Err) && !p.v {
 		level = slog.LevelWarn
 	}
-	return puller.New(ctx, cfg, cli.NewLogger(p.std.Err, level), meter(p.std.Err))
+	log := slog.New(speller{cli.NewLogger(p.std.Err, level).Handler(), p.flags()})
+	return puller.New(ctx, cfg, log, meter(p.std.Err))
 }
 
 func (p *program) load() (*puller.Config, error) {
@@ -308,7 +310,7 @@ func (p *program) showResult(r puller.Result, err error) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.std.Out, "%s: %s\n", r.Reason, cli.Printable(r.Message))
+	fmt.Fprintf(p.std.Out, "%s: %s\n", r.Reason, cli.Printable(literal(r.Message, p.flags())))
 	if r.Manifest != "" && (r.Reason == reason.Pinned || r.Reason == reason.Updated) {
 		fmt.Fprintf(p.std.Out, "manifest %s\n", r.Manifest)
 	}
@@ -326,7 +328,7 @@ func (p *program) showPlan(plan puller.Plan, err error) error {
 	if err == nil || plan.Act {
 		fmt.Fprintf(p.std.Out, "%s: %s runs, a cycle now would:\n", plan.App, orNothing(plan.Running))
 		for _, s := range plan.Steps {
-			fmt.Fprintf(p.std.Out, "  - %s\n", cli.Printable(s))
+			fmt.Fprintf(p.std.Out, "  - %s\n", cli.Printable(literal(s, p.flags())))
 		}
 	}
 	if len(plan.Hooks) > 0 {
@@ -340,7 +342,7 @@ func (p *program) showPlan(plan puller.Plan, err error) error {
 
 func (p *program) warnings(list []string) {
 	for _, w := range list {
-		fmt.Fprintf(p.std.Err, "puller: warning: %s\n", cli.Printable(w))
+		fmt.Fprintf(p.std.Err, "puller: warning: %s\n", cli.Printable(literal(w, p.flags())))
 	}
 }
 

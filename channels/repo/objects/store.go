@@ -269,10 +269,20 @@ func (s Store) Write(t plumbing.ObjectType, data []byte) (plumbing.Hash, error) 
 	if _, err := o.Write(data); err != nil {
 		return plumbing.ZeroHash, err
 	}
-	// go-git would make it whatever the umask.
-	if err := os.MkdirAll(filepath.Join(s.dir, "objects", o.Hash().String()[:2]), 0o777); err != nil {
+	if err := s.makeDir(o.Hash()); err != nil {
 		return plumbing.ZeroHash, reason.OnDisk(err)
 	}
 	h, err := s.st.SetEncodedObject(o)
 	return h, reason.OnDisk(err)
+}
+
+// makeDir makes the directory of an object, for those who may use the one that it is in.
+// go-git would make it whatever the umask was.
+func (s Store) makeDir(h plumbing.Hash) error {
+	all := filepath.Join(s.dir, "objects")
+	info, err := os.Stat(all)
+	if err != nil {
+		return err
+	}
+	return os.MkdirAll(filepath.Join(all, h.String()[:2]), info.Mode().Perm())
 }
