@@ -40,8 +40,8 @@ func (w *world) plans(want reason.Code, says ...string) Plan {
 func TestInspect(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(w *world)
-		want   reason.Code
-		says   []string
+		want  reason.Code
+		says  []string
 	}{
 		"nothing":     {func(*world) {}, "", nil},
 		"unit":        {func(w *world) { w.app.missing = errors.New("unit is masked") }, reason.Config, []string{"unit is masked"}},
