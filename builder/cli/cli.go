@@ -54,7 +54,7 @@ func Command(std cli.Std) *cobra.Command {
 		// The build runs as the same user, and the passphrase may be in our environment.
 		PersistentPreRunE: func(*cobra.Command, []string) error { return builder.Conceal() },
 	}
-	root.PersistentFlags().StringVar(&p.config, "config", "", "configuration file (default ./builder.toml, else /etc/sando/builder.toml)")
+	root.PersistentFlags().StringVar(&p.config, "config", "", "configuration `FILE` (default: SANDO_CONFIG, else ./builder.toml, else /etc/sando/builder.toml)")
 	root.PersistentFlags().BoolVarP(&p.quiet, "quiet", "q", false, "log warnings only, and show what the build prints only if it fails")
 	root.AddCommand(p.initialize(), p.keygen(), p.release(), p.promote(), p.sign(), p.mirror(), p.verify())
 	return root

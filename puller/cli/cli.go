@@ -304,6 +304,7 @@ func (p *program) showResult(r puller.Result, err error) error {
 		if jerr := cli.JSON(p.std.Out, r); jerr != nil {
 			return jerr
 		}
+		p.complain(err)
 		return cli.Exit(r.Reason)
 	}
 	p.warnings(r.Warnings)
@@ -315,6 +316,13 @@ func (p *program) showResult(r puller.Result, err error) error {
 		fmt.Fprintf(p.std.Out, "manifest %s\n", r.Manifest)
 	}
 	return nil
+}
+
+// complain says on standard error what the JSON document on standard output says as well.
+func (p *program) complain(err error) {
+	if err != nil {
+		fmt.Fprintf(p.std.Err, "puller: %s: %s\n", reason.Of(err), cli.Printable(literal(err.Error(), p.flags())))
+	}
 }
 
 func (p *program) showPlan(plan puller.Plan, err error) error {
