@@ -280,6 +280,9 @@ func (s Store) Write(t plumbing.ObjectType, data []byte) (plumbing.Hash, error) 
 // go-git would make it whatever the umask was.
 func (s Store) makeDir(h plumbing.Hash) error {
 	all := filepath.Join(s.dir, "objects")
+	if err := os.MkdirAll(all, 0o777); err != nil {
+		return err
+	}
 	info, err := os.Stat(all)
 	if err != nil {
 		return err
