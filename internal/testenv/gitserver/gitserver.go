@@ -56,8 +56,9 @@ type Web struct {
 	conns    int
 }
 
-// HTTPS serves the repository in dir to everyone who knows the token.
-func HTTPS(t testing.TB, dir string) *Web {
+// HTTPS serves the repository in dir to everyone who knows the token. Its certificate is for
+// loopback, and for what else it is called.
+func HTTPS(t testing.TB, dir string, names ...string) *Web {
 	t.Helper()
 	git := testenv.Program(t, "git")
 	where, err := exec.Command(git, "--exec-path").Output()
@@ -87,7 +88,7 @@ func HTTPS(t testing.TB, dir string) *Web {
 			w.mu.Unlock()
 		}
 	}
-	cert, ca := certificate(t)
+	cert, ca := certificate(t, names)
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	w.CAFile = write(t, scratch, "ca.pem", ca, 0o644)
 	s.StartTLS()
@@ -193,8 +194,8 @@ func write(t testing.TB, dir, name, text string, mode os.FileMode) string {
 	return file
 }
 
-// certificate makes an authority, and a certificate by it for loopback.
-func certificate(t testing.TB) (tls.Certificate, string) {
+// certificate makes an authority, and a certificate by it for loopback and other names.
+func certificate(t testing.TB, names []string) (tls.Certificate, string) {
 	t.Helper()
 	make := func(c, parent *x509.Certificate, signer *ecdsa.PrivateKey) ([]byte, *ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -220,7 +221,7 @@ func certificate(t testing.TB) (tls.Certificate, string) {
 	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
 	caDER, caKey := make(ca, nil, nil)
 	leaf := valid(2, "test server")
-	leaf.IPAddresses, leaf.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, []string{"localhost"}
+	leaf.IPAddresses, leaf.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, append([]string{"localhost"}, names...)
 	der, key := make(leaf, ca, caKey)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(text)

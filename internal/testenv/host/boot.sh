@@ -1,5 +1,6 @@
 # Runs as process 1 of its own PID and mount namespace, so that everything here ends and
-# every mount vanishes with it. $1 is an empty directory, $2 a name for its cgroups.
+# every mount vanishes with it. $1 is an empty directory, $2 a name for its cgroups; what
+# follows is for nspawn.
 set -eu
 
 mount --make-rprivate /
@@ -19,7 +20,7 @@ mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
 
 # What this machine starts by itself, mounts, logs and deploys is none of the host's.
 cd root/etc
-rm -rf systemd/system rc?.d fstab machine-id sando ../opt ../var/log/journal
+rm -rf systemd/system rc?.d fstab hostname machine-id sando ../opt ../var/log/journal
 mkdir systemd/system ../opt ../var/log/journal
 : >fstab
 tr -d - </proc/sys/kernel/random/uuid >machine-id
@@ -29,11 +30,13 @@ for unit in console-getty.service getty.target systemd-logind.service systemd-up
 	ln -s /dev/null "systemd/system/$unit"
 done
 cd "$1"
+group=$2
+shift 2
 
 # 133 is a reboot.
 while :; do
 	code=0
-	systemd-nspawn --quiet --directory=root --boot --machine="$2" --register=no --keep-unit \
-		--console=pipe --notify-ready=yes systemd.firstboot=off </dev/null || code=$?
+	systemd-nspawn --quiet --directory=root --boot --machine="$group" --register=no --keep-unit \
+		--console=pipe --notify-ready=yes "$@" systemd.firstboot=off </dev/null || code=$?
 	[ "$code" = 133 ] || exit "$code"
 done

@@ -4,8 +4,8 @@
 // root file system: it has every program that this machine has, none of the units that an
 // administrator added, an empty /opt, and a journal, a /tmp and a machine-id of its own.
 // Everything that is written in it lives in memory and vanishes with the test. The network
-// is this machine's, so a server on loopback is reached from both sides; so are the CPUs
-// and the kernel. It boots in about a second, and several may run at once.
+// is this machine's, unless it is Private, so a server on loopback is reached from both sides;
+// so are the CPUs and the kernel. It boots in about a second, and several may run at once.
 //
 //	h := host.Boot(t)
 //	h.Write(t, "/etc/systemd/system/app.service", unit, 0o644)
@@ -55,9 +55,19 @@ type Host struct {
 	leader  int           // process 1 of the host, as seen from here
 }
 
+// An Option changes how a host is booted.
+type Option string
+
+// Private gives the host a network of its own, with nothing in it but loopback, and what
+// Listen brings into it: so several hosts may serve on the same port, as servers do.
+const Private Option = "--private-network"
+
+// Named gives the host its name.
+func Named(name string) Option { return Option("--hostname=" + name) }
+
 // Boot boots a host and waits until it is up. It ends with the test, however that ends. The
 // test is named TestAsRoot….
-func Boot(t testing.TB) *Host {
+func Boot(t testing.TB, options ...Option) *Host {
 	t.Helper()
 	if name := t.Name(); strings.HasPrefix(name, "Test") && !strings.HasPrefix(name, "TestAsRoot") {
 		t.Fatalf("%s boots a host: name it TestAsRoot…, so that make test can leave it out", name)
@@ -76,12 +86,12 @@ func Boot(t testing.TB) *Host {
 		}
 	})
 	h := &Host{console: filepath.Join(dir, "console"), dead: make(chan struct{}), booted: make(chan struct{}, 1)}
-	h.start(t, dir)
+	h.start(t, dir, options)
 	h.await(t)
 	return h
 }
 
-func (h *Host) start(t testing.TB, dir string) {
+func (h *Host) start(t testing.TB, dir string, options []Option) {
 	t.Helper()
 	notify, merged := filepath.Join(dir, "notify"), filepath.Join(dir, "m")
 	if err := os.Mkdir(merged, 0o755); err != nil {
@@ -106,7 +116,11 @@ func (h *Host) start(t testing.TB, dir string) {
 	}
 	defer console.Close()
 	group := filepath.Base(dir)
-	h.init = exec.Command("sh", "-c", script, "sh", merged, group)
+	args := []string{"-c", script, "sh", merged, group}
+	for _, o := range options {
+		args = append(args, string(o))
+	}
+	h.init = exec.Command("sh", args...)
 	h.init.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "NOTIFY_SOCKET=" + notify}
 	h.init.Stdout, h.init.Stderr = console, console
 	// As process 1 of a PID namespace it takes all others with it, also when this process

@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// writeCerts writes a certificate for 127.0.0.1 and localhost, and its key, to where MinIO
+// writeCerts writes a certificate for 127.0.0.1, localhost and name, and its key, to where MinIO
 // looks for them in dir. It returns the file of the authority that signed it.
-func writeCerts(t testing.TB, dir string) (caFile string) {
+func writeCerts(t testing.TB, dir, name string) (caFile string) {
 	t.Helper()
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
@@ -29,6 +29,9 @@ func writeCerts(t testing.TB, dir string) (caFile string) {
 		NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if name != "" {
+		server.DNSNames = append(server.DNSNames, name)
 	}
 	caKey, key := newKey(t), newKey(t)
 	caDER, err := x509.CreateCertificate(rand.Reader, authority, authority, caKey.Public(), caKey)

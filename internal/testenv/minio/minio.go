@@ -47,6 +47,7 @@ import (
 // Options choose what server starts.
 type Options struct {
 	TLS    bool   // https, with a certificate of an authority of its own
+	Name   string // with TLS: what it is called besides 127.0.0.1 and localhost
 	Region string // the one region it answers for; default us-east-1
 }
 
@@ -83,7 +84,7 @@ func Start(t testing.TB, o Options) *Server {
 	scheme := "http"
 	if o.TLS {
 		scheme = "https"
-		s.CAFile = writeCerts(t, s.path("certs"))
+		s.CAFile = writeCerts(t, s.path("certs"), o.Name)
 		s.transport.TLSClientConfig = &tls.Config{RootCAs: pool(t, s.CAFile)}
 	}
 	// Between choosing a port and MinIO's listening on it somebody else may take it.
@@ -233,10 +234,16 @@ const (
 func (s *Server) Bucket(t testing.TB, a Access) string {
 	t.Helper()
 	name := "b-" + strings.ToLower(rand.Text()[:16])
+	s.NamedBucket(t, name, a)
+	return name
+}
+
+// NamedBucket makes a bucket that a test needs under this name: the server is its own.
+func (s *Server) NamedBucket(t testing.TB, name string, a Access) {
+	t.Helper()
 	c := s.Client(t, s.Root)
 	must(t, c.MakeBucket(t.Context(), name, miniogo.MakeBucketOptions{Region: s.Region}))
 	if a == PublicRead {
 		must(t, c.SetBucketPolicy(t.Context(), name, policy(`"Principal":{"AWS":["*"]},`, []string{"s3:GetObject"}, name+"/*")))
 	}
-	return name
 }

@@ -48,12 +48,19 @@ func (s *Server) newUser(t testing.TB) User {
 }
 
 // User makes a user that may do what policy says, and no more.
-//
-// Importing a set of users is the one way into MinIO's user management that needs none of
-// its own encryption.
 func (s *Server) User(t testing.TB, policy string) User {
 	t.Helper()
 	u := s.newUser(t)
+	s.AddUser(t, u, policy)
+	return u
+}
+
+// AddUser makes a user with keys that a test needs to be these.
+//
+// Importing a set of users is the one way into MinIO's user management that needs none of
+// its own encryption.
+func (s *Server) AddUser(t testing.TB, u User, policy string) {
+	t.Helper()
 	name := "p-" + u.AccessKey
 	var archive bytes.Buffer
 	z := zip.NewWriter(&archive)
@@ -78,5 +85,4 @@ func (s *Server) User(t testing.TB, policy string) User {
 		text, _ := io.ReadAll(resp.Body) // for the message alone
 		t.Fatalf("make a user: %s\n%s", resp.Status, text)
 	}
-	return u
 }
