@@ -24,44 +24,85 @@ var ErrLast = errors.New("last accepted channel state")
 // "signature" signed under a trust version that t has not reached; "replay" older than
 // last (an OlderError), or other bytes under the same counter.
 func Accept(t *signing.Trust, app, tier string, s signing.Signed, last []byte) (c *Channel, news bool, err error) {
-	c, news, err = accept(t, app, tier, s, last)
+	return Floor{}.Accept(t, app, tier, s, last)
+}
+
+// Floor is what the operator of a node knows of the counter from elsewhere: states of his
+// time have a seq of at least Seq. It tells a node that has no counter yet an old state from
+// the newest one. The zero value knows nothing.
+type Floor struct {
+	Seq   int64
+	Trust int64 // version of the node's anchor: under a higher one seq starts again
+}
+
+// Accept is the function Accept, for a node with this floor. A state below it is refused
+// with the reason "replay" (a BelowError), before it is held against last.
+func (f Floor) Accept(t *signing.Trust, app, tier string, s signing.Signed, last []byte) (c *Channel, news bool, err error) {
+	c, err = accept(t, app, tier, s)
+	if err == nil {
+		err = f.Check(c)
+	}
+	if err == nil && last == nil {
+		return c, true, nil
+	}
+	if err == nil {
+		news, err = follows(c, s.Doc, last)
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("channel %q: %w", tier, err)
 	}
 	return c, news, nil
 }
 
-func accept(t *signing.Trust, app, tier string, s signing.Signed, last []byte) (*Channel, bool, error) {
+// Check refuses a state that is below the floor, as Accept does.
+func (f Floor) Check(c *Channel) error {
+	if c.Trust > f.Trust || c.Seq >= f.Seq {
+		return nil
+	}
+	return reason.Wrap(reason.Replay, &BelowError{Floor: f, Older: c})
+}
+
+// BelowError is the error of Floor.Accept for a state below the floor.
+type BelowError struct {
+	Floor Floor
+	Older *Channel // refused
+}
+
+func (e *BelowError) Error() string {
+	c := e.Older
+	return fmt.Sprintf("(trust %d, seq %d) with version %s is below %d, the channels.min_seq of this node: it may be replayed from an old copy, "+
+		"or channels.min_seq is mistyped; run builder promote %s --version %[3]s, which signs a state that counts, or correct channels.min_seq",
+		c.Trust, c.Seq, c.Version, e.Floor.Seq, c.Channel)
+}
+
+// accept decides everything about s that does not depend on what was accepted before.
+func accept(t *signing.Trust, app, tier string, s signing.Signed) (*Channel, error) {
 	if len(s.Doc) > layout.MaxChannel {
-		return nil, false, reason.Errorf(reason.Limit, "more than %d bytes", layout.MaxChannel)
+		return nil, reason.Errorf(reason.Limit, "more than %d bytes", layout.MaxChannel)
 	}
 	if t == nil {
 		t = new(signing.Trust)
 	}
 	if err := t.Verify(t.ChannelRole(tier), s); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	c, err := ParseChannel(s.Doc)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if c.App != app || t.App != app {
-		return nil, false, reason.Errorf(reason.Policy, "app is %q, signed under the trust of app %q, want %q: "+
+		return nil, reason.Errorf(reason.Policy, "app is %q, signed under the trust of app %q, want %q: "+
 			"[channels] path or the trust file belongs to another app", c.App, t.App, app)
 	}
 	if c.Channel != tier {
-		return nil, false, reason.Errorf(reason.Policy, "document is the channel %q: the files of two tiers were swapped; "+
+		return nil, reason.Errorf(reason.Policy, "document is the channel %q: the files of two tiers were swapped; "+
 			"builder promote %s signs a new state", c.Channel, tier)
 	}
 	if c.Trust > t.Version {
-		return nil, false, reason.Errorf(reason.Signature, "signed under trust version %d, this node has reached version %d: "+
+		return nil, reason.Errorf(reason.Signature, "signed under trust version %d, this node has reached version %d: "+
 			"trust/%d.json is missing or was refused, or the number is made up; see docs/trust.md", c.Trust, t.Version, t.Version+1)
 	}
-	if last == nil {
-		return c, true, nil
-	}
-	news, err := follows(c, s.Doc, last)
-	return c, news, err
+	return c, nil
 }
 
 // follows holds c, whose bytes are doc, against the counter in last.

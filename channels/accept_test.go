@@ -207,3 +207,61 @@ func TestAcceptAfterLoss(t *testing.T) {
 		t.Errorf("Accept: %v, %v", news, err)
 	}
 }
+
+// The floor is held against what is well signed, and after everything that Accept asks
+// of it; the same states pass without it.
+func TestFloor(t *testing.T) {
+	f := newFleet(t) // trust version 2
+	const seq = 1780455236000
+	at := func(trust, seq int64) *channels.Channel {
+		return state(func(c *channels.Channel) { c.Trust, c.Seq = trust, seq })
+	}
+	for _, test := range []struct {
+		name  string
+		floor channels.Floor
+		offer *channels.Channel
+		last  *channels.Channel
+		want  reason.Code
+	}{
+		{"no floor", channels.Floor{Trust: 2}, at(2, 1), nil, reason.Updated},
+		{"at it", channels.Floor{Seq: seq, Trust: 2}, at(2, seq), nil, reason.Updated},
+		{"below", channels.Floor{Seq: seq, Trust: 2}, at(2, seq-1), nil, reason.Replay},
+		{"below, under an older trust", channels.Floor{Seq: seq, Trust: 2}, at(1, seq-1), nil, reason.Replay},
+		{"above, under an older trust", channels.Floor{Seq: seq, Trust: 2}, at(1, seq+1), nil, reason.Updated},
+		{"below, under a trust above the anchor", channels.Floor{Seq: seq, Trust: 1}, at(2, seq-1), nil, reason.Updated},
+		{"below, and news by the counter", channels.Floor{Seq: seq, Trust: 2}, at(2, seq-1), at(2, seq-2), reason.Replay},
+		{"below, and nothing new by the counter", channels.Floor{Seq: seq, Trust: 2}, at(2, seq-1), at(2, seq-1), reason.Replay},
+		{"above, and a replay by the counter", channels.Floor{Seq: seq - 2, Trust: 2}, at(2, seq-1), at(2, seq), reason.Replay},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := signed(t, encode(t, test.offer), f.b)
+			var last []byte
+			if test.last != nil {
+				last = encode(t, test.last)
+			}
+			c, news, err := test.floor.Accept(f.trust, "mnw", "b", s, last)
+			var below *channels.BelowError
+			var older *channels.OlderError
+			switch {
+			case test.want == reason.Updated:
+				if err != nil || !news || c == nil {
+					t.Errorf("Accept: %v, %v, %v", c, news, err)
+				}
+			case reason.Of(err) != test.want || c != nil || news:
+				t.Errorf("Accept: %v, %v, %v (%s)", c, news, err, reason.Of(err))
+			case errors.As(err, &below) == errors.As(err, &older):
+				t.Errorf("neither below the floor nor older, or both: %v", err)
+			case below != nil && (below.Floor != test.floor || below.Older.Seq != test.offer.Seq):
+				t.Errorf("BelowError is %+v", below)
+			}
+		})
+	}
+	floor := channels.Floor{Seq: seq + 1, Trust: 2}
+	_, _, err := floor.Accept(f.trust, "mnw", "b", signed(t, encode(t, state(same)), f.b), nil)
+	check(t, err, reason.Replay, `channel "b": (trust 2, seq 1780455236000) with version 0.9.5 is below 1780455236001, the channels.min_seq of this node: `+
+		"it may be replayed from an old copy, or channels.min_seq is mistyped; run builder promote b --version 0.9.5, which signs a state that counts, or correct channels.min_seq")
+	_, _, err = floor.Accept(f.trust, "mnw", "b", signed(t, encode(t, state(same)), f.stranger), nil)
+	check(t, err, reason.Signature, "0 valid, 1 needed") // before the floor is asked
+	_, _, err = floor.Accept(f.trust, "mnw", "b", signed(t, encode(t, state(func(c *channels.Channel) { c.Trust = 3 })), f.b), nil)
+	check(t, err, reason.Signature, "signed under trust version 3")
+}

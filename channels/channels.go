@@ -54,6 +54,10 @@
 // So no old state can be made to count again, whoever serves it. Rolling a tier back is
 // a new state with a greater seq that names an older version.
 //
+// A node that has no counter yet, because it is new or its disk is an old one, would take
+// an old state for the newest. Its operator can say which seq the channel had reached when
+// the node was set up, under the trust of its anchor: no smaller one counts there (Floor).
+//
 // # Rollout
 //
 // A node takes part when the first 8 bytes, big-endian, of sha256(node LF version)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"makenot.work/sando/channels"
 	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/config"
 	"makenot.work/sando/internal/probe"
@@ -45,6 +46,7 @@ type Config struct {
 		Repo   string `koanf:"repo"`
 		Branch string `koanf:"branch"`
 		Path   string `koanf:"path"`
+		MinSeq int64  `koanf:"min_seq"` // no smaller seq counts under the anchor's trust or an older one
 
 		TokenFile  string `koanf:"token_file"` // https
 		CAFile     string `koanf:"ca_file"`
@@ -101,7 +103,6 @@ func (c *Config) Polls() schedule.Schedule { return c.polls }
 // of them could hurt, so they are refused.
 var notYet = [...]string{
 	"report",
-	"channels.min_seq",
 }
 
 // NotYet returns the keys that LoadConfig refuses as not in this version, for the
@@ -195,6 +196,9 @@ func (c *Config) checkStorage() error {
 
 // completeChannels keeps a repo that nobody reads from looking as if it were read.
 func (c *Config) completeChannels() error {
+	if n := c.Channels.MinSeq; n < 0 || n > channels.MaxSeq {
+		return fmt.Errorf("channels.min_seq: %d is not 0 to 2^53-1; builder enroll says which it is", n)
+	}
 	switch {
 	case c.Channels.Source == sourceGit:
 		for _, file := range []string{c.Channels.TokenFile, c.Channels.CAFile, c.Channels.SSHKey, c.Channels.KnownHosts} {

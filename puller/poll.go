@@ -70,7 +70,7 @@ func (c *cycle) read(ctx context.Context, n news) error {
 	if c.channel != nil {
 		last = c.channel.doc
 	}
-	ch, fresh, err := channels.Accept(c.trust, c.cfg.App, c.cfg.Tier, signed, last)
+	ch, fresh, err := c.floor().Accept(c.trust, c.cfg.App, c.cfg.Tier, signed, last)
 	if err != nil {
 		return n.refused(err, signed, kids)
 	}
@@ -146,11 +146,20 @@ func (c *cycle) loadChannel() error {
 	return c.dir.SetAside(name)
 }
 
+// floor is what the operator says about the counter. The anchor was looked at.
+func (c *cycle) floor() channels.Floor {
+	return channels.Floor{Seq: c.cfg.Channels.MinSeq, Trust: c.anchored}
+}
+
 // checkChannel verifies the accepted state again, under the newest trust: a key that
-// was taken out of trust since then activates nothing any more.
+// was taken out of trust since then activates nothing any more, nor does a state that
+// the operator's floor refuses by now.
 func (c *cycle) checkChannel() error {
 	if err := c.loadTrust(); err != nil {
 		return err
+	}
+	if err := c.floor().Check(c.channel.Channel); err != nil {
+		return fmt.Errorf("accepted state of channel %q: %w", c.cfg.Tier, err)
 	}
 	role := c.trust.ChannelRole(c.cfg.Tier)
 	sigs := c.channel.sigs

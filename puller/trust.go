@@ -22,7 +22,8 @@ import (
 type trusted struct {
 	forgot   bool // the operator's reset: the counters do not count any more
 	trust    *signing.Trust
-	looked   bool // trust was loaded, or could not be: once a cycle, so that it holds for all of it
+	anchored int64 // version of the anchor
+	looked   bool  // trust was loaded, or could not be: once a cycle, so that it holds for all of it
 	trustErr error
 }
 
@@ -41,6 +42,7 @@ func (c *cycle) readTrust() error {
 	if err != nil {
 		return err
 	}
+	c.anchored = anchor.Version
 	chain, err := c.chain()
 	if err != nil {
 		return err

@@ -81,3 +81,46 @@ func TestAnchorRules(t *testing.T) {
 	w.pin("2.0", reason.Updated)
 	w.runs("2.0")
 }
+
+// A node without a counter is told how far the channel was when it was set up.
+func TestFloor(t *testing.T) {
+	w := newWorld(t)
+	w.publish("1.0", "")
+	w.publish("2.0", "")
+	var seq int64
+	note := func(c *channels.Channel) { seq = c.Seq }
+	w.advance("1.0", note)
+	w.puller.cfg.Channels.MinSeq = seq + 1
+	r := w.step(reason.Replay)
+	if !strings.Contains(r.Message, "with version 1.0 is below") || w.counter() != "" || w.live() != "" {
+		t.Errorf("%q, counter %q, live %q", r.Message, w.counter(), w.live())
+	}
+	w.advance("2.0", note)
+	w.step(reason.Updated)
+	w.runs("2.0")
+
+	// Raised above what was accepted, that activates nothing any more, also where nothing
+	// new is heard.
+	w.advance("1.0", note)
+	w.puller.cfg.Channels.MinSeq = seq
+	w.app.set("1.0", "500")
+	w.step(reason.Unhealthy)
+	w.puller.cfg.Channels.MinSeq = seq + 1
+	r = w.unblock("1.0", reason.Replay)
+	if !strings.HasPrefix(r.Message, `accepted state of channel "b": (trust 1, seq `) {
+		t.Errorf("Unblock: %s", r.Message)
+	}
+	w.runs("2.0")
+	// Under a trust above the anchor's seq starts again, and the floor is no more.
+	w.app.set("1.0", "")
+	w.trust = w.newTrust(2)
+	w.pushTrust(w.root)
+	w.advance("1.0", func(c *channels.Channel) { c.Seq = 1 })
+	w.step(reason.Updated)
+	w.runs("1.0")
+	// Of an anchor with this very trust it is one again.
+	doc, _ := w.sign(w.trust)
+	must(t, os.WriteFile(w.base+"/trust.json", doc, 0o644))
+	w.step(reason.Replay)
+	w.runs("1.0")
+}

@@ -35,7 +35,7 @@
 //
 // A state older than the accepted one is what a mirror that nobody updates shows, so it
 // is called stale and no attack. A fresh node believes the newest state that the bucket
-// shows it.
+// shows it, unless its operator says how old it may be (channels.Floor).
 package mirror
 
 import (
@@ -133,12 +133,18 @@ func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 // the keys kids, the words and the reason that fit a mirror.
 func Refused(err error, s signing.Signed, kids []string) error {
 	var older *channels.OlderError
+	var below *channels.BelowError
 	switch {
 	case errors.As(err, &older):
 		l, c := older.Last, older.Older
 		return reason.Errorf(reason.Stale, "mirror of channel %q is older than what was accepted: (trust %d, seq %d) with version %s was accepted, "+
 			"the bucket has (trust %d, seq %d) with version %s: `builder mirror %[1]s` brings it up to date; to roll back, run builder promote %[1]s --version %[7]s first",
 			c.Channel, l.Trust, l.Seq, l.Version, c.Trust, c.Seq, c.Version)
+	case errors.As(err, &below):
+		f, c := below.Floor, below.Older
+		return reason.Errorf(reason.Stale, "mirror of channel %q is older than this node lets count: the bucket has (trust %d, seq %d) with version %s, "+
+			"channels.min_seq is %d: `builder mirror %[1]s` brings it up to date; if channels.min_seq is mistyped, correct it",
+			c.Channel, c.Trust, c.Seq, c.Version, f.Seq)
 	case reason.Of(err) == reason.Signature && len(s.Sigs) < len(kids):
 		return lacking(err)
 	default:
