@@ -23,6 +23,7 @@ func edges() [][2]string {
 
 		{"puller/cli", "puller puller/daemon systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/later internal/reason"},
+		{"puller/bootstrap", "channels/repo puller puller/anchor puller/envfile systemd systemd/appunit signing layout layout/bucket layout/node internal/config internal/durable internal/reason"},
 		{"puller/anchor", "channels channels/repo signing layout layout/bucket internal/reason"},
 		{"puller/schedule", ""},
 		{"puller/envfile", ""},

@@ -1,0 +1,102 @@
+// Package bootstrap makes a bare machine a node of an app, step by step.
+//
+// # Steps
+//
+// A Step is one thing that is to be so. Look says what is missing for it and changes
+// nothing; Do makes it so, and may be interrupted anywhere and done again. Plan looks at a
+// whole list of steps, which is all that a dry run does; Apply looks in the same way, and
+// then does those steps for which something is missing. So what a dry run lists is what a
+// run does and reports, and a run on a node where everything is so does nothing.
+//
+// Look of a later step finds what earlier steps would make still missing, and has to say
+// what will be wanted of it then.
+//
+// A file that is there with other content is never overwritten. Its Change is Kept: it is
+// shown with its difference, and left to a person.
+package bootstrap
+
+import (
+	"context"
+	"fmt"
+)
+
+// Step is one thing that is to be so on this node.
+type Step struct {
+	Name string                                      // for people: "service user mnw"
+	Look func(ctx context.Context) ([]Change, error) // what is missing for it; changes nothing
+	Do   func(ctx context.Context) error             // makes it so; may be interrupted anywhere and done again; nil: it only looks
+}
+
+// Change is one thing that a step changes, or would.
+type Change struct {
+	What string `json:"what"`           // "make directory /opt/mnw, root:root 0755"
+	Diff string `json:"diff,omitempty"` // unified, of a file
+	Kept bool   `json:"kept,omitempty"` // what is there is another thing, and stays; What says so, and what a person can do
+}
+
+// Planned is a change and the step that it belongs to.
+type Planned struct {
+	Step string `json:"step"`
+	Change
+}
+
+// Planning is what is missing for a list of steps.
+type Planning struct {
+	Changes []Planned // in the order of the steps
+
+	steps []Step
+	todo  []bool // by step: has something to do
+}
+
+// Plan looks at all steps, in order, and changes nothing.
+func Plan(ctx context.Context, steps []Step) (*Planning, error) {
+	p := &Planning{Changes: []Planned{}, steps: steps, todo: make([]bool, len(steps))}
+	for n, s := range steps {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		changes, err := s.Look(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
+		}
+		for _, c := range changes {
+			p.Changes = append(p.Changes, Planned{s.Name, c})
+			p.todo[n] = p.todo[n] || !c.Kept
+		}
+	}
+	return p, nil
+}
+
+// Nothing reports whether everything is so already, as far as it is to be changed at all.
+func (p *Planning) Nothing() bool {
+	for _, todo := range p.todo {
+		if todo {
+			return false
+		}
+	}
+	return true
+}
+
+// Apply does the steps for which something is missing, in order, and stops at the first
+// that fails. Before each of them, and when it has ended, it calls tell, which may be nil.
+// ctx ends it between two steps, or within one that can be ended; then, as after an error, a
+// new Plan finds the rest.
+func (p *Planning) Apply(ctx context.Context, tell func(s Step, done bool)) error {
+	if tell == nil {
+		tell = func(Step, bool) {}
+	}
+	for n, s := range p.steps {
+		if !p.todo[n] {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("stopped before %s: %w", s.Name, context.Cause(ctx))
+		}
+		tell(s, false)
+		if err := s.Do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+		tell(s, true)
+	}
+	return nil
+}
