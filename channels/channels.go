@@ -82,8 +82,12 @@
 //	name = "c"
 //	from = "a"
 //	provisioned = false       # has no nodes yet
+//	[[node]]
+//	name = "alpha-west-1"     # an inventory: who is expected to follow which tier
+//	tier = "a"
 //
-// Tiers stand in order: "from" names one further up. Unknown keys are refused.
+// Tiers stand in order: "from" names one further up. Unknown keys are refused. What the
+// nodes follow their own configuration says; the inventory gates nothing.
 //
 // # What it does not protect from
 //

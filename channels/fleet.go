@@ -27,6 +27,7 @@ type Fleet struct {
 	App    string
 	Yanked []string // versions not to be promoted any more
 	Tiers  []Tier   // in order
+	Nodes  []Node   // that are known: an inventory, which gates nothing
 }
 
 // Tier is one tier of the fleet.
@@ -45,6 +46,7 @@ type fleetFile struct {
 	App    string     `toml:"app"`
 	Yanked []string   `toml:"yanked"`
 	Tiers  []tierFile `toml:"tier"`
+	Nodes  []nodeFile `toml:"node"`
 }
 
 type tierFile struct {
@@ -148,6 +150,12 @@ func (file *fleetFile) fleet() (*Fleet, error) {
 			return nil, fmt.Errorf("tier %q: %w", t.Name, err)
 		}
 		f.Tiers = append(f.Tiers, tier)
+	}
+	for _, n := range file.Nodes {
+		if err := n.check(f); err != nil {
+			return nil, fmt.Errorf("node %q: %w", n.Name, err)
+		}
+		f.Nodes = append(f.Nodes, Node(n))
 	}
 	return f, nil
 }

@@ -137,9 +137,36 @@ func TestFleetAsAWhole(t *testing.T) {
 	}
 }
 
-// What parses is a chain that goes upward and ends.
+// enter puts n into the inventory, and holds that nothing else of the text changes.
+func enter(t *testing.T, data []byte, fleet *channels.Fleet, n channels.Node) {
+	t.Helper()
+	text, err := channels.SetNode(data, n)
+	if err != nil {
+		if r := reason.Of(err); r != reason.Config && r != reason.Limit {
+			t.Fatalf("SetNode: reason is %s: %v", r, err)
+		}
+		return
+	}
+	after, err := channels.ParseFleet(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, there := fleet.Node(n.Name)
+	if got, ok := after.Node(n.Name); !ok || got != n {
+		t.Fatalf("node is %+v, want %+v", got, n)
+	}
+	switch {
+	case !there && !strings.HasPrefix(string(text), string(data)), there && was == n && string(text) != string(data):
+		t.Fatalf("text changed:\n%s", text)
+	case there && len(text)-len(data) != len(n.Tier)-len(was.Tier):
+		t.Fatalf("more than the tier changed:\n%s", text)
+	}
+}
+
+// What parses is a chain that goes upward and ends, and takes a node.
 func FuzzFleet(f *testing.F) {
 	f.Add([]byte(fleetText))
+	f.Add([]byte(nodesText))
 	f.Add([]byte("app = \"mnw\"\ntier = [{name = \"a\"}, {name = \"b\", from = \"a\"}]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		fleet, err := channels.ParseFleet(data)
@@ -157,6 +184,10 @@ func FuzzFleet(f *testing.F) {
 			if got, err := fleet.Tier(tier.Name); err != nil || got.From != tier.From {
 				t.Fatalf("Tier(%q) = %+v, %v", tier.Name, got, err)
 			}
+		}
+		enter(t, data, fleet, channels.Node{Name: "fuzz", Tier: fleet.Tiers[len(fleet.Tiers)-1].Name})
+		if len(fleet.Nodes) > 0 {
+			enter(t, data, fleet, channels.Node{Name: fleet.Nodes[0].Name, Tier: fleet.Tiers[0].Name})
 		}
 	})
 }

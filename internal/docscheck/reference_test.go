@@ -175,12 +175,15 @@ func TestFleet(t *testing.T) {
 	f := sources(t, "channels")["channels/fleet.go"]
 	code := facts{}
 	for _, key := range tags(f, "fleetFile", "toml") {
-		if key != "tier" {
+		if key != "tier" && key != "node" {
 			code[key] = ""
 		}
 	}
 	for _, key := range tags(f, "tierFile", "toml") {
 		code["tier."+key] = ""
+	}
+	for _, key := range tags(sources(t, "channels")["channels/inventory.go"], "nodeFile", "toml") {
+		code["node."+key] = ""
 	}
 	if len(code) < 8 {
 		t.Fatalf("the code has the keys %q", slices.Sorted(maps.Keys(code)))
