@@ -37,6 +37,9 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("%w; %s", err, c.facts().keeps())
 	}
+	if c.opts.Prepare {
+		return Result{Reason: reason.Current, Message: t.Version + " is on disk and verified", Ready: t.Version}, nil
+	}
 	if err := c.reconsider(ctx, d, began); err != nil {
 		return Result{}, err
 	}
@@ -88,6 +91,9 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 	if c.ordered(t.Version) || t.Pin && c.unpinned() {
 		return Result{}, errOrder
 	}
+	if err := c.handover(ctx); err != nil {
+		return Result{}, err
+	}
 	i := &node.Intent{
 		Phase: node.Switching, From: from, Via: c.cur.Version, To: t.Version,
 		Manifest: t.Manifest, Attempt: t.Attempt, Pin: t.Pin, Force: t.Force, Started: canon.At(c.now()),
@@ -111,6 +117,15 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 		}
 	}
 	return c.settle(ctx, c.start)
+}
+
+// handover makes room for the app.
+func (c *cycle) handover(ctx context.Context) error {
+	if c.opts.Handover == nil {
+		return nil
+	}
+	c.begin(Restarting, service.StopTime+shortly)
+	return c.opts.Handover(ctx)
 }
 
 // startable reports what keeps the app from being started, whatever the release.

@@ -21,7 +21,7 @@ import (
 // audit refuses a release on disk that the app's env files do not fit ("env"). A person who
 // orders a release, and one that ran well here, is only warned of.
 func (c *cycle) audit(t target) error {
-	if t.Force || len(c.cfg.Env.Files) == 0 || t.Version == c.cur.Version {
+	if t.Force || c.opts.Prepare || len(c.cfg.Env.Files) == 0 || t.Version == c.cur.Version {
 		return nil
 	}
 	faults, err := c.envFaults(t.Version)
@@ -48,12 +48,18 @@ func (c *cycle) envFaults(version string) (faults []string, err error) {
 		return nil, reason.OnDisk(err)
 	}
 	defer root.Close()
+	return append(faults, Unfit(vars, c.dir.CurrentPath(), root, version)...), nil
+}
+
+// Unfit returns what vars name below the symlink current that a release does not have, a line
+// each. Of values only such paths are in them.
+func Unfit(vars []envfile.Var, current string, release *os.Root, version string) (faults []string) {
 	for _, v := range vars {
-		for _, name := range c.lacking(root, v.Value) {
+		for _, name := range lacking(v.Value, current, release) {
 			faults = append(faults, fmt.Sprintf("%s names %s, which %s does not have", v.Name, name, version))
 		}
 	}
-	return faults, nil
+	return faults
 }
 
 // readEnv reads the env files, and returns what is wrong with them whatever the release.
@@ -87,9 +93,9 @@ func (c *cycle) readEnv() (vars []envfile.Var, faults []string) {
 
 // lacking returns the paths below `current` that a value names, as a whole or in a list with
 // colons, and that are not in the release.
-func (c *cycle) lacking(release *os.Root, value string) (names []string) {
+func lacking(value, current string, release *os.Root) (names []string) {
 	missing := func(text string) bool {
-		name, inside := strings.CutPrefix(path.Clean(text), c.dir.CurrentPath()+"/")
+		name, inside := strings.CutPrefix(path.Clean(text), current+"/")
 		// What begins with two slashes is of a URL, and may have more than a path in it.
 		if !inside || strings.HasPrefix(text, "//") {
 			return false

@@ -24,12 +24,15 @@ func (c *cycle) provide(ctx context.Context, t target) (target, error) {
 			return t, err
 		}
 	}
+	if err := c.finishAside(t); err != nil {
+		return t, err
+	}
 	rel, err := c.dir.Release(t.Version)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return c.install(ctx, t)
 	case errors.Is(err, node.ErrForeign):
-		return c.foreign(t)
+		return c.foreign(ctx, t)
 	case reason.Of(err) == reason.Format && err != nil:
 		// Its manifest is damaged, so nothing is known of it.
 		return c.replace(ctx, t, err)
@@ -58,15 +61,6 @@ func (c *cycle) provide(ctx context.Context, t target) (target, error) {
 		return c.replace(ctx, t, err)
 	}
 	return t, nil
-}
-
-// foreign is about a release that another deployer made under the target's name. A pin
-// may go back to it; a channel names content, and of this one nothing is known.
-func (c *cycle) foreign(t target) (target, error) {
-	if t.Pin && t.Manifest == "" {
-		return t, nil
-	}
-	return t, reason.Errorf(reason.Mismatch, "release %q is on disk and was made by another deployer: what it holds is not known; move it away, or release under a new version: %w", t.Version, node.ErrForeign)
 }
 
 // replace fetches a damaged release again. The live one is never taken away.

@@ -109,6 +109,16 @@ type Options struct {
 	Beat  Beat // is told how the cycle goes on; may be nil
 	Tell  Tell // is told in words what takes its time; may be nil
 
+	// Prepare goes as far as the release that would be activated is on disk and verified, and
+	// says so in Result.Ready. Neither env files nor hooks are looked at.
+	Prepare bool
+	// Adopt takes over a release of another deployer that has the name of the target.
+	Adopt bool
+	// Handover is called when the app is about to be started, before an intent is written or
+	// an open one is resumed: whoever runs in its place gives way. It may be called more than
+	// once. An error ends the cycle, and changes nothing. It may be nil.
+	Handover func(ctx context.Context) error
+
 	unpin bool // a pin was just taken back
 }
 
@@ -125,6 +135,7 @@ type Result struct {
 	Warnings []string      `json:"warnings,omitempty"`
 
 	Again time.Time `json:"-"` // when something is due by itself: another start of a first install, the end of a pin, the opening of the window; zero: nothing is
+	Ready string    `json:"-"` // with Options.Prepare: the version on disk that would be activated
 	Moved bool      `json:"-"` // something was fetched, activated or hashed
 }
 
@@ -342,9 +353,9 @@ func (c *cycle) end(res Result, err error) (Result, error) {
 	if err != nil {
 		code, message = reason.Of(err), err.Error()
 	}
-	from := res.From
+	from, ready := res.From, res.Ready
 	res = c.result(code, message)
-	res.From, res.Warnings = from, c.warnings
+	res.From, res.Ready, res.Warnings = from, ready, c.warnings
 	res.Moved = c.moved
 	if c.st == nil {
 		return res, err

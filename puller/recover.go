@@ -174,6 +174,9 @@ func (c *cycle) resume(ctx context.Context) (Result, error) {
 	if err := c.startable(ctx); err != nil {
 		return Result{}, err
 	}
+	if err := c.handover(ctx); err != nil {
+		return Result{}, err
+	}
 	i := c.st.Intent
 	i.Tries++
 	if err := c.save(); err != nil {

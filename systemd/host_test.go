@@ -108,6 +108,7 @@ func TestAsRootSystemd(t *testing.T) {
 		{"conditions", testConditions},
 		{"start limit", testStartLimit},
 		{"facts", testFacts},
+		{"manage", testManage},
 		{"journal", testJournal},
 		{"hook", testHook},
 		{"hook ends", testHookEnds},

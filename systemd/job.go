@@ -15,6 +15,9 @@ type Action string
 const (
 	Restart         Action = "restart"
 	ReloadOrRestart Action = "reload-or-restart"
+
+	begin Action = "start"
+	end   Action = "stop"
 )
 
 // Result is how a job ended, in systemd's words.
@@ -155,6 +158,11 @@ func (c *Conn) Restart(ctx context.Context, unit string, action Action) error {
 	if _, err := c.usable(ctx, unit); err != nil {
 		return err
 	}
+	return c.finish(ctx, unit, action)
+}
+
+// finish asks for a job and waits until it is done.
+func (c *Conn) finish(ctx context.Context, unit string, action Action) error {
 	result := make(chan string, 1)
 	if err := c.start(ctx, unit, action, result); err != nil {
 		return fmt.Errorf("%s unit %q: %w", action, unit, err)
@@ -179,8 +187,13 @@ func (c *Conn) Restart(ctx context.Context, unit string, action Action) error {
 // start asks for a job, whose result goes to result.
 func (c *Conn) start(ctx context.Context, unit string, action Action, result chan<- string) error {
 	ask := c.dbus.RestartUnitContext
-	if action == ReloadOrRestart {
+	switch action {
+	case ReloadOrRestart:
 		ask = c.dbus.ReloadOrRestartUnitContext
+	case begin:
+		ask = c.dbus.StartUnitContext
+	case end:
+		ask = c.dbus.StopUnitContext
 	}
 	limited, cancel := patient(ctx)
 	defer cancel()

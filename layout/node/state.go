@@ -213,6 +213,19 @@ func (s *State) Prove(rel Release) {
 	s.Proven = s.Proven[max(0, len(s.Proven)-maxProven):]
 }
 
+// Aside has the state call a foreign release otherwise.
+func (s *State) Aside(version, name string) {
+	known := []*Release{s.Running, s.LastGood, s.Previous}
+	for i := range s.Proven {
+		known = append(known, &s.Proven[i])
+	}
+	for _, r := range known {
+		if r != nil && r.Version == version && r.Manifest == "" {
+			r.Version = name
+		}
+	}
+}
+
 // Pin is pin.json: an operator's order. It is written without the lock.
 type Pin struct {
 	Version  int           `json:"version"` // of the file
