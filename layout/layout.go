@@ -5,6 +5,7 @@
 //	layout/archive  the tar profile: pack a tree, unpack exactly that profile
 //	layout/bucket   where bundles are kept: a small interface, and file://
 //	layout/node     the directories and state files of a node, and the swap
+//	layout/report   what a node says of itself
 //
 // # Names
 //
@@ -37,6 +38,10 @@
 //
 // They are written in this order as well. Only the last is ever replaced, by a newer
 // state of the channel.
+//
+// And what nodes say of themselves, each node its own:
+//
+//	<app>/reports/<node>.json
 //
 // Who can write the bucket can withhold what is in it. Who changes something in it is
 // found out, because all of it hangs from the digest of the manifest, which a channel

@@ -15,6 +15,7 @@ const (
 	MaxTrust      = 64 << 10  // a trust document
 	MaxSignature  = 64 << 10  // one Sigstore bundle
 	MaxManifest   = 256 << 10 // a manifest
+	MaxReport     = 16 << 10  // a node's report
 	MaxSignatures = 16        // signatures looked at for one document
 )
 

@@ -50,6 +50,7 @@ func edges() [][2]string {
 		{"layout/bucket/s3", "layout internal/later internal/reason"},
 		{"layout/bucket", "layout/bucket/s3 layout internal/canon internal/durable internal/reason"},
 		{"layout/node", "layout layout/tree internal/canon internal/durable internal/reason"},
+		{"layout/report", "layout internal/canon internal/reason"},
 		{"layout/tree", "layout internal/reason"},
 		{"layout", "internal/canon internal/reason"},
 
