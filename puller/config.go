@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/layout/report"
 	"makenot.work/sando/puller/hook"
 	"makenot.work/sando/puller/schedule"
 	"makenot.work/sando/puller/service"
@@ -84,6 +84,12 @@ type Config struct {
 		WindowLength time.Duration `koanf:"window_length"`
 		Timezone     string        `koanf:"timezone"` // of both lines; default: the machine's
 	} `koanf:"schedule"`
+	Report struct {
+		Enabled       bool          `koanf:"enabled"`
+		Heartbeat     time.Duration `koanf:"heartbeat"`
+		AccessKeyFile string        `koanf:"access_key_file"` // neither: those of the storage
+		SecretKeyFile string        `koanf:"secret_key_file"`
+	} `koanf:"report"`
 	Limits struct {
 		MaxBundle  string `koanf:"max_bundle"` // of a tarball, and of what it unpacks to
 		MaxEntries int64  `koanf:"max_entries"`
@@ -99,16 +105,6 @@ type Config struct {
 // Polls returns when a daemon looks for news.
 func (c *Config) Polls() schedule.Schedule { return c.polls }
 
-// notYet lists the keys of the format that this version does not act on. Ignoring one
-// of them could hurt, so they are refused.
-var notYet = [...]string{
-	"report",
-}
-
-// NotYet returns the keys that LoadConfig refuses as not in this version, for the
-// reference.
-func NotYet() []string { return slices.Clone(notYet[:]) }
-
 // LoadConfig reads the configuration file, the environment and flags over it. Every
 // error has the reason "config".
 func LoadConfig(file string, flags map[string]any) (*Config, error) {
@@ -119,8 +115,9 @@ func LoadConfig(file string, flags map[string]any) (*Config, error) {
 	c.Health.StartTimeout, c.Health.Interval, c.Health.StableFor = time.Minute, time.Second, 30*time.Second
 	c.Schedule.Poll, c.Schedule.Jitter = "@every 60s", "10%"
 	c.Schedule.WindowLength = windowLength
+	c.Report.Heartbeat = 15 * time.Minute
 	c.Limits.MaxBundle, c.Limits.MaxEntries = "2GiB", 200_000
-	if err := config.Load(config.Source{File: file, Flags: flags, NotYet: notYet[:]}, c); err != nil {
+	if err := config.Load(config.Source{File: file, Flags: flags}, c); err != nil {
 		return nil, err
 	}
 	if err := c.complete(); err != nil {
@@ -160,6 +157,9 @@ func (c *Config) complete() error {
 	if err := c.checkStorage(); err != nil {
 		return err
 	}
+	if err := c.checkReport(); err != nil {
+		return err
+	}
 	if err := c.completeChannels(); err != nil {
 		return err
 	}
@@ -192,6 +192,36 @@ func (c *Config) checkStorage() error {
 	// Not its files: a pin of what is on disk must not fail for a key that is gone.
 	_, err := bucket.Open(context.Background(), c.bucket())
 	return err
+}
+
+func (c *Config) checkReport() error {
+	r := c.Report
+	for key, file := range map[string]string{"access_key_file": r.AccessKeyFile, "secret_key_file": r.SecretKeyFile} {
+		if file != "" && !filepath.IsAbs(file) {
+			return fmt.Errorf("report.%s: %q is not an absolute path", key, file)
+		}
+	}
+	switch {
+	case r.Heartbeat < report.MinHeartbeat || r.Heartbeat > report.MaxHeartbeat || r.Heartbeat%time.Second != 0:
+		return fmt.Errorf("report.heartbeat: %s is not %s to %s, in whole seconds", r.Heartbeat, report.MinHeartbeat, report.MaxHeartbeat)
+	case (r.AccessKeyFile == "") != (r.SecretKeyFile == ""):
+		return errors.New("report.access_key_file and report.secret_key_file: one is set and the other is not; set both, or neither")
+	case !r.Enabled || c.Storage.URL == "":
+		return nil
+	case r.AccessKeyFile == "" && c.Storage.Anonymous:
+		return errors.New("report.enabled: storage.anonymous asks without credentials, and so nobody may write: set report.access_key_file and report.secret_key_file, or report.enabled = false")
+	}
+	_, err := c.reports(context.Background())
+	return err
+}
+
+// reports returns where this node writes its report: the storage, by credentials that may
+// write it where there are some.
+func (c *Config) reports(ctx context.Context) (bucket.Bucket, error) {
+	if c.Report.AccessKeyFile == "" {
+		return bucket.Open(ctx, c.bucket())
+	}
+	return bucket.OpenWith(ctx, c.bucket(), bucket.Keys{Section: "report", AccessKeyFile: c.Report.AccessKeyFile, SecretKeyFile: c.Report.SecretKeyFile})
 }
 
 // completeChannels keeps a repo that nobody reads from looking as if it were read.

@@ -24,6 +24,7 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/archive"
 	"makenot.work/sando/layout/node"
+	nodereport "makenot.work/sando/layout/report"
 	"makenot.work/sando/layout/tree"
 	"makenot.work/sando/signing"
 )
@@ -43,18 +44,19 @@ func same(got, want string) error {
 // the rest of the mark and the text of the block.
 func examples(t *testing.T) map[string]func(arg, text string) error {
 	return map[string]func(arg, text string) error{
-		"same as ":    func(file, text string) error { return same(text, read(t, file)) },
-		"message of ": func(string, string) error { return nil }, // see quotes_test.go
-		"listing of ": checkListing,
-		"state":       checkState,
-		"pin":         checkPin,
-		"history":     checkHistory,
-		"fleet":       func(_, text string) error { _, err := channels.ParseFleet([]byte(text)); return err },
-		"bucket keys": func(_, text string) error { return checkBucketKeys(t, text) },
-		"mirror keys": func(_, text string) error { return checkMirrorKeys(t, text) },
-		"repo files":  func(_, text string) error { return checkRepoFiles(t, text) },
-		"tar header":  func(_, text string) error { return checkHeader(t, text) },
-		"rollout":     checkRollout,
+		"same as ":      func(file, text string) error { return same(text, read(t, file)) },
+		"message of ":   func(string, string) error { return nil }, // see quotes_test.go
+		"listing of ":   checkListing,
+		"state":         checkState,
+		"pin":           checkPin,
+		"history":       checkHistory,
+		"fleet":         func(_, text string) error { _, err := channels.ParseFleet([]byte(text)); return err },
+		"bucket keys":   func(_, text string) error { return checkBucketKeys(t, text) },
+		"mirror keys":   func(_, text string) error { return checkMirrorKeys(t, text) },
+		"repo files":    func(_, text string) error { return checkRepoFiles(t, text) },
+		"tar header":    func(_, text string) error { return checkHeader(t, text) },
+		"rollout":       checkRollout,
+		"report policy": func(_, text string) error { return checkReportPolicy(t, text) },
 	}
 }
 
@@ -126,6 +128,22 @@ func checkMirrorKeys(t *testing.T, text string) error {
 	}
 	fmt.Fprintln(&want, layout.ChannelKey("mnw", "b"))
 	return same(text, want.String())
+}
+
+// checkReportPolicy wants the object of the golden report, in the bucket of the other policies.
+func checkReportPolicy(t *testing.T, text string) error {
+	r, err := nodereport.Parse([]byte(read(t, "layout/report/testdata/report.json")), nodereport.Want{App: "mnw", Node: "alpha-west-1", Now: time.Now()})
+	if err != nil {
+		return err
+	}
+	want := map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
+		"Effect": "Allow", "Action": []any{"s3:GetObject", "s3:PutObject"}, "Resource": "arn:aws:s3:::releases/" + layout.ReportKey(r.App, r.Node),
+	}}}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		return err
+	}
+	return same(fmt.Sprint(got), fmt.Sprint(want))
 }
 
 func golden(t *testing.T) *signing.Trust {

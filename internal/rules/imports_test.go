@@ -29,7 +29,7 @@ func edges() [][2]string {
 		{"puller/envfile", ""},
 		{"puller/hook", "puller/envfile systemd systemd/journal layout layout/node internal/reason"},
 		{"puller/service", "systemd systemd/journal systemd/notify layout layout/bucket layout/node internal/reason"},
-		{"puller", "puller/envfile puller/hook puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node " +
+		{"puller", "puller/envfile puller/hook puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node layout/report " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},

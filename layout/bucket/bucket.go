@@ -222,6 +222,29 @@ func Open(_ context.Context, c Config) (Bucket, error) {
 	}
 }
 
+// Keys are those of somebody who may do other things in a bucket than who its Config names.
+type Keys struct {
+	Section       string // of the configuration that they are from, for messages
+	AccessKeyFile string
+	SecretKeyFile string
+}
+
+// OpenWith is Open with other keys than those of c.
+func OpenWith(ctx context.Context, c Config, k Keys) (Bucket, error) {
+	if strings.HasPrefix(c.URL, "file:") && k.AccessKeyFile+k.SecretKeyFile != "" {
+		return nil, reason.Errorf(reason.Config, "%s.access_key_file: storage.url is a directory, which takes no keys; remove it, and %[1]s.secret_key_file", k.Section)
+	}
+	c.Anonymous, c.AccessKeyFile, c.SecretKeyFile = false, k.AccessKeyFile, k.SecretKeyFile
+	b, err := Open(ctx, c)
+	r, ok := b.(*remote)
+	if err != nil || !ok {
+		return b, err
+	}
+	r.config.Section = k.Section
+	r.c, err = s3.New(r.config)
+	return r, err
+}
+
 const urlForms = "a directory is written file:///dir, with three slashes, and a bucket s3://name or s3://name/prefix"
 
 func openFile(u *url.URL, c Config) (Bucket, error) {

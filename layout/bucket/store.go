@@ -95,7 +95,7 @@ func (w *write) attempt(ctx context.Context) (now string, err error) {
 		return w.lost(ctx)
 	}
 	if e != nil && e.Forbidden() {
-		return "", fmt.Errorf("%w: these credentials may not write it; a builder needs s3:GetObject and s3:PutObject", e)
+		return "", fmt.Errorf("%w: these credentials may not write it; that takes s3:GetObject and s3:PutObject", e)
 	}
 	if err != nil {
 		return "", err

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 // provider finds the keys that sign a request. It is a credentials.Provider.
 type provider struct {
+	section        string // of the configuration, for messages
 	anonymous      bool
 	access, secret string // files
 	machine        *credentials.Credentials
@@ -29,6 +31,7 @@ type provider struct {
 
 func newProvider(c Config) (*provider, error) {
 	p := &provider{
+		section:   cmp.Or(c.Section, "storage"),
 		anonymous: c.Anonymous,
 		access:    c.AccessKeyFile,
 		secret:    c.SecretKeyFile,
@@ -42,7 +45,7 @@ func newProvider(c Config) (*provider, error) {
 	}
 	switch {
 	case (c.AccessKeyFile == "") != (c.SecretKeyFile == ""):
-		return nil, reason.Errorf(reason.Config, "storage.access_key_file and storage.secret_key_file: one is set and the other is not; set both, or neither")
+		return nil, reason.Errorf(reason.Config, "%[1]s.access_key_file and %[1]s.secret_key_file: one is set and the other is not; set both, or neither", p.section)
 	case c.Anonymous && c.AccessKeyFile != "":
 		return nil, reason.Errorf(reason.Config, "storage.anonymous: it is true, and there are key files as well; remove one or the other")
 	}
@@ -120,10 +123,10 @@ func (p *provider) renew() { p.machine.Expire() }
 
 func (p *provider) fromFiles() (v credentials.Value, err error) {
 	v.SignerType = credentials.SignatureV4
-	if v.AccessKeyID, err = readKey("storage.access_key_file", p.access); err != nil {
+	if v.AccessKeyID, err = readKey(p.section+".access_key_file", p.access); err != nil {
 		return v, err
 	}
-	v.SecretAccessKey, err = readKey("storage.secret_key_file", p.secret)
+	v.SecretAccessKey, err = readKey(p.section+".secret_key_file", p.secret)
 	return v, err
 }
 

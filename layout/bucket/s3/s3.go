@@ -89,6 +89,7 @@ type Config struct {
 	AccessKeyFile  string
 	SecretKeyFile  string
 	CAFile         string
+	Section        string // of the configuration that names the key files; empty: "storage"
 }
 
 const defaultRegion = "us-east-1"
