@@ -71,7 +71,7 @@ type BelowError struct {
 func (e *BelowError) Error() string {
 	c := e.Older
 	return fmt.Sprintf("(trust %d, seq %d) with version %s is below %d, the channels.min_seq of this node: it may be replayed from an old copy, "+
-		"or channels.min_seq is mistyped; run builder promote %s --version %[3]s, which signs a state that counts, or correct channels.min_seq",
+		"or channels.min_seq is mistyped, or that of another tier; builder promote %s --version %[3]s signs a state that counts, builder enroll NODE --tier %[5]s says which channels.min_seq is right",
 		c.Trust, c.Seq, c.Version, e.Floor.Seq, c.Channel)
 }
 

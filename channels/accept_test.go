@@ -259,7 +259,8 @@ func TestFloor(t *testing.T) {
 	floor := channels.Floor{Seq: seq + 1, Trust: 2}
 	_, _, err := floor.Accept(f.trust, "mnw", "b", signed(t, encode(t, state(same)), f.b), nil)
 	check(t, err, reason.Replay, `channel "b": (trust 2, seq 1780455236000) with version 0.9.5 is below 1780455236001, the channels.min_seq of this node: `+
-		"it may be replayed from an old copy, or channels.min_seq is mistyped; run builder promote b --version 0.9.5, which signs a state that counts, or correct channels.min_seq")
+		"it may be replayed from an old copy, or channels.min_seq is mistyped, or that of another tier; "+
+		"builder promote b --version 0.9.5 signs a state that counts, builder enroll NODE --tier b says which channels.min_seq is right")
 	_, _, err = floor.Accept(f.trust, "mnw", "b", signed(t, encode(t, state(same)), f.stranger), nil)
 	check(t, err, reason.Signature, "0 valid, 1 needed") // before the floor is asked
 	_, _, err = floor.Accept(f.trust, "mnw", "b", signed(t, encode(t, state(func(c *channels.Channel) { c.Trust = 3 })), f.b), nil)

@@ -7,12 +7,14 @@
 //	builder sign VERSION              add a signature: also --channel TIER, --trust FILE
 //	builder mirror [TIER…]            copy trust and channels to the bucket
 //	builder verify VERSION            read a published version and check all of it
+//	builder enroll NODE --tier TIER   the command line that makes a node of a machine
 //	builder completion SHELL          completion for bash, zsh, fish, powershell
 //
 // Results go to standard output, everything else to standard error. With --json the
 // result is one JSON object: builder.Initialized, builder.Key, builder.Released,
-// builder.Advanced, builder.Signed, builder.Mirrored, bundle.Verified; or {"error", "reason", "exit"}. Fields may be
-// added to them, none is renamed or removed. Exit codes are those of package reason.
+// builder.Advanced, builder.Signed, builder.Mirrored, builder.Enrolled, bundle.Verified; or
+// {"error", "reason", "exit"}. Fields may be added to them, none is renamed or removed.
+// Exit codes are those of package reason.
 //
 // The configuration is --config, else SANDO_CONFIG, else ./builder.toml, else
 // /etc/sando/builder.toml. Passphrases of keys come from SANDO_KEY_PASSWORD, else from
@@ -56,7 +58,7 @@ func Command(std cli.Std) *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&p.config, "config", "", "configuration `FILE` (default: SANDO_CONFIG, else ./builder.toml, else /etc/sando/builder.toml)")
 	root.PersistentFlags().BoolVarP(&p.quiet, "quiet", "q", false, "log warnings only, and show what the build prints only if it fails")
-	root.AddCommand(p.initialize(), p.keygen(), p.release(), p.promote(), p.sign(), p.mirror(), p.verify())
+	root.AddCommand(p.initialize(), p.keygen(), p.release(), p.promote(), p.sign(), p.mirror(), p.verify(), p.enroll())
 	return root
 }
 

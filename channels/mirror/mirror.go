@@ -143,7 +143,7 @@ func Refused(err error, s signing.Signed, kids []string) error {
 	case errors.As(err, &below):
 		f, c := below.Floor, below.Older
 		return reason.Errorf(reason.Stale, "mirror of channel %q is older than this node lets count: the bucket has (trust %d, seq %d) with version %s, "+
-			"channels.min_seq is %d: `builder mirror %[1]s` brings it up to date; if channels.min_seq is mistyped, correct it",
+			"channels.min_seq is %d: `builder mirror %[1]s` brings it up to date; if channels.min_seq is mistyped, or that of another tier, builder enroll NODE --tier %[1]s says which it is",
 			c.Channel, c.Trust, c.Seq, c.Version, f.Seq)
 	case reason.Of(err) == reason.Signature && len(s.Sigs) < len(kids):
 		return lacking(err)

@@ -194,6 +194,7 @@ func documentsOf() map[string]reflect.Type {
 		"builder release": reflect.TypeFor[builder.Released](),
 		"builder promote": reflect.TypeFor[builder.Advanced](),
 		"builder sign":    reflect.TypeFor[builder.Signed](),
+		"builder enroll":  reflect.TypeFor[builder.Enrolled](),
 		"builder mirror":  reflect.TypeFor[builder.Mirrored](),
 		"builder verify":  reflect.TypeFor[bundle.Verified](),
 		"puller":          reflect.TypeFor[puller.Result](),

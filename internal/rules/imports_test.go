@@ -15,10 +15,11 @@ func edges() [][2]string {
 		{"cmd/puller", "puller/cli internal/cli"},
 
 		{"builder/cli", "builder builder/bundle internal/cli internal/reason layout"},
-		{"builder", "builder/bundle builder/candidate builder/proc builder/source builder/stage channels channels/mirror channels/repo signing signing/keys " +
+		{"builder", "builder/bundle builder/candidate builder/enroll builder/proc builder/source builder/stage channels channels/mirror channels/repo signing signing/keys " +
 			"layout layout/tree layout/archive layout/bucket internal/canon internal/config internal/durable internal/reason"},
 		{"builder/bundle", "builder/stage signing signing/keys layout layout/archive layout/bucket internal/reason"},
 		{"builder/candidate", "signing layout internal/durable internal/reason"},
+		{"builder/enroll", "channels/repo layout layout/bucket internal/canon internal/reason"},
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
 		{"puller/cli", "puller puller/daemon systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},

@@ -180,7 +180,7 @@ func (e *NotFound) Error() string {
 		seen = append(seen, fmt.Sprintf("version %d is %s", s.Version, d))
 	}
 	return fmt.Sprintf("no version of trust in the %s has the fingerprint %s: %s; either that place is another app's or somebody changed it, "+
-		"or the fingerprint is mistyped: compare it with the one that the builder said", e.Place, e.Fingerprint, strings.Join(seen, ", "))
+		"or the fingerprint is mistyped: compare it with what `builder enroll` prints", e.Place, e.Fingerprint, strings.Join(seen, ", "))
 }
 
 func (e *NotFound) err() error {
