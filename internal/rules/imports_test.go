@@ -28,6 +28,7 @@ func edges() [][2]string {
 		{"puller/anchor", "channels channels/repo signing layout layout/bucket internal/reason"},
 		{"puller/schedule", ""},
 		{"puller/envfile", ""},
+		{"puller/oldroot", "internal/reason"},
 		{"puller/hook", "puller/envfile systemd systemd/journal layout layout/node internal/reason"},
 		{"puller/service", "systemd systemd/journal systemd/notify layout layout/bucket layout/node internal/reason"},
 		{"puller", "puller/envfile puller/hook puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node layout/report " +
