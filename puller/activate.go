@@ -43,23 +43,22 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 	if err := c.reconsider(ctx, d, began); err != nil {
 		return Result{}, err
 	}
-	from := c.goingBackTo(t.Version)
 	if t.Version == c.cur.Version && !unproven(c.st) && c.st.Intent == nil {
-		if !c.opts.Start {
-			return c.takeOver(t)
-		}
-		from = "" // there is another way back than to itself, or none
+		return c.takeOver(t)
 	}
 	if err := c.ready(ctx, t); err != nil {
 		return Result{}, err
 	}
-	return c.activate(ctx, t, from)
+	return c.activate(ctx, t, c.goingBackTo(t.Version))
 }
 
 // takeOver notes that the running release has another manifest now, over the same tree.
 func (c *cycle) takeOver(t target) (Result, error) {
 	was := c.st.Running
 	c.st.Running = &node.Release{Version: t.Version, Manifest: t.Manifest, Since: c.since(t.Version)}
+	if was != nil && was.Version == t.Version {
+		c.st.Running.Downtime = was.Downtime
+	}
 	if was != nil && was.Version == t.Version && c.st.RanWell(t.Version, was.Manifest) {
 		c.st.Prove(*c.st.Running) // it is the same tree
 	}
@@ -199,7 +198,7 @@ func (c *cycle) settle(ctx context.Context, prove func(context.Context, trial) e
 	if i.Force {
 		return c.settleForced(ctx)
 	}
-	c.seen = ""
+	c.seen, c.downtime = "", 0
 	err := prove(ctx, trial{version: i.To, before: i.Invocation, bears: i.From == ""})
 	switch {
 	case err == nil:
@@ -224,7 +223,7 @@ func (c *cycle) settle(ctx context.Context, prove func(context.Context, trial) e
 func (c *cycle) good() (Result, error) {
 	i := c.st.Intent
 	c.notePrevious(i.To)
-	rel := &node.Release{Version: i.To, Manifest: i.Manifest, Since: canon.At(c.now())}
+	rel := &node.Release{Version: i.To, Manifest: i.Manifest, Since: canon.At(c.now()), Downtime: c.downtime}
 	c.st.Running, c.st.LastGood = rel, rel
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
 	c.st.Unblock(i.To, i.Manifest)
@@ -236,7 +235,7 @@ func (c *cycle) good() (Result, error) {
 	if i.Pin {
 		message += "; held by the pin, `puller --unpin` follows the channel again"
 	}
-	c.record(node.Event{Event: "updated", Reason: reason.Updated, From: ranBefore(i), To: i.To, Digest: i.Manifest, Message: c.by(i)})
+	c.record(node.Event{Event: "updated", Reason: reason.Updated, From: ranBefore(i), To: i.To, Digest: i.Manifest, Message: c.by(i), Downtime: c.downtime})
 	return Result{Reason: reason.Updated, Message: message, From: ranBefore(i)}, nil
 }
 
@@ -399,6 +398,7 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 	if before == "" {
 		before = c.invocation(ctx)
 	}
+	c.downtime = 0
 	err := prove(ctx, trial{version: i.From, before: before, bears: true})
 	switch {
 	case ctx.Err() != nil:
@@ -413,7 +413,7 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 		return c.degrade(ctx, err)
 	}
 	again := *c.release(i.From)
-	again.Since, again.Forced = canon.At(c.now()), 0
+	again.Since, again.Forced, again.Downtime = canon.At(c.now()), 0, c.downtime
 	c.st.Running = &again
 	c.st.Intent, c.st.Retry, c.st.Degraded = nil, nil, nil
 	c.block(i)
@@ -421,7 +421,7 @@ func (c *cycle) settleBack(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	out := c.testify(ctx, i)
-	c.record(node.Event{Event: "rolled back", Reason: reason.Unhealthy, From: i.To, To: i.From, Digest: i.Manifest, Message: i.Cause, Output: out})
+	c.record(node.Event{Event: "rolled back", Reason: reason.Unhealthy, From: i.To, To: i.From, Digest: i.Manifest, Message: i.Cause, Output: out, Downtime: c.downtime})
 	return Result{From: i.To}, reason.Errorf(reason.Unhealthy, "%s failed and is not tried again: runs %s again%s; it failed with: %s", i.To, i.From, c.stillHeld(i.Pin), i.Cause)
 }
 
@@ -449,7 +449,7 @@ func (c *cycle) degrade(ctx context.Context, cause error) (Result, error) {
 	if c.cur.Version != "" {
 		live := *c.release(c.cur.Version)
 		if live.Version == i.From {
-			live.Since = canon.At(c.now()) // the way back started it
+			live.Since, live.Downtime = canon.At(c.now()), 0 // the way back started it
 		}
 		c.st.Running = &live
 	}

@@ -22,6 +22,7 @@ const (
 	Restarting Part = "restart"  // of the app
 	Probing    Part = "health"   // of the app, once for each probe
 	Tidying    Part = "gc"       // of old releases
+	Reporting  Part = "report"   // the cycle is over
 )
 
 // Beat is told what a cycle begins to do, and within how long it will be told the next

@@ -11,6 +11,8 @@
 //	activate  intent, swap, restart, health, result or the way back activate.go
 //	tidy      keep `retain` releases, delete leftovers              gc.go
 //
+// # Report, after it, tells the bucket how this node is                report.go
+//
 // Accepting and acting are separate: each cycle compares what should run with what
 // runs, whether or not the channel moved just now. A fault in what was polled changes
 // nothing of what was accepted before.
@@ -48,7 +50,9 @@ import (
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
+	"makenot.work/sando/layout/report"
 	"makenot.work/sando/puller/hook"
+	"makenot.work/sando/puller/reporter"
 	"makenot.work/sando/puller/service"
 )
 
@@ -63,6 +67,9 @@ type Puller struct {
 	now     func() time.Time
 	proof   clock // in which releases prove themselves
 	meter   Meter
+
+	reporter *reporter.Reporter // nil: reports are off
+	said     *report.Report     // how this node is, by the last cycle; nil: none came to an end
 
 	mirror *repo.Repo // kept from cycle to cycle, with its connection; nil until the first poll
 }
@@ -83,10 +90,11 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, meter Meter) (*Pull
 	if meter == nil {
 		meter = func(string, int64) (func(int64), func()) { return func(int64) {}, func() {} }
 	}
-	return &Puller{
+	p := &Puller{
 		cfg: cfg, dir: dir, bucket: b, service: service.New(cfg.service()), hooks: hook.New(cfg.hooks()),
 		log: log, now: time.Now, proof: clock{time.Now, sleep}, meter: meter,
-	}, nil
+	}
+	return p, p.openReports(ctx)
 }
 
 // Close ends what a Puller keeps from cycle to cycle.
@@ -112,8 +120,6 @@ type Options struct {
 	// Prepare goes as far as the release that would be activated is on disk and verified, and
 	// says so in Result.Ready. Neither env files nor hooks are looked at.
 	Prepare bool
-	// Start activates what is live, although nothing else is to run: the app does not run.
-	Start bool
 	// Adopt takes over a release of another deployer that has the name of the target.
 	Adopt bool
 	// Handover is called when the app is about to be started, before an intent is written or
@@ -150,11 +156,13 @@ type cycle struct {
 	open   bool   // the state on disk has an intent
 	moved  bool   // for Result.Moved
 	seen   string // the app's invocation that has to prove itself; "" when none was seen
-	cur    node.Current
-	st     *node.State
-	order  *node.Pin // as it was when this cycle looked last
-	heard  bool      // it did look
-	pin    *node.Pin // the order in force: order, unless its time is over
+	// downtime is that of the release that has to prove itself, in ms; 0: it did not answer yet
+	downtime int64
+	cur      node.Current
+	st       *node.State
+	order    *node.Pin // as it was when this cycle looked last
+	heard    bool      // it did look
+	pin      *node.Pin // the order in force: order, unless its time is over
 	trusted
 	awaited
 	channel  *accepted
@@ -174,6 +182,7 @@ func (p *Puller) Step(ctx context.Context, opts Options) (Result, error) {
 // ends it without a trace.
 func (p *Puller) once(ctx context.Context, opts Options, first func(*cycle) error) (*cycle, Result, error) {
 	c := &cycle{Puller: p, opts: opts}
+	p.said = nil // what comes to no end says nothing
 	dir, err := node.Open(p.cfg.Root)
 	if err != nil {
 		return c, p.result(reason.Of(err), err.Error()), err
@@ -189,6 +198,7 @@ func (p *Puller) once(ctx context.Context, opts Options, first func(*cycle) erro
 	res, err := c.run(ctx)
 	c.clean(ctx)
 	res, err = c.end(res, err)
+	p.said = c.say(res, err)
 	return c, res, err
 }
 
@@ -261,7 +271,7 @@ func (c *cycle) follow(ctx context.Context) (Result, error) {
 	for {
 		c.judgePin()
 		c.again = time.Time{}
-		d := c.restarts(decide(c.facts()))
+		d := decide(c.facts())
 		res, err := c.act(ctx, d)
 		if errors.Is(err, errNews) {
 			continue

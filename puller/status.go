@@ -42,6 +42,7 @@ type Status struct {
 	Timer     string         `json:"timer,omitempty"`   // the one that runs the puller, where no daemon is at work
 	AtWork    string         `json:"at_work,omitempty"` // who holds the lock: a cycle that goes on
 	Pending   bool           `json:"pending,omitempty"` // the cycle that goes on, or the next, activates what is wanted
+	Report    *ReportStatus  `json:"report,omitempty"`  // unless reports are off
 	LastCycle canon.Time     `json:"last_cycle,omitzero"`
 	Last      node.Outcome   `json:"last"`
 	Warnings  []string       `json:"warnings,omitempty"`
@@ -86,6 +87,7 @@ func (p *Puller) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	c.describeUnit(ctx, &s)
+	c.describeReport(&s)
 	if s.Daemon == nil {
 		s.Timer = c.activeTimer(ctx)
 	}

@@ -43,7 +43,8 @@ type trial struct {
 	// An app that is ended and started again by its manager is borne until start_timeout:
 	// where there is nothing better to go to.
 	bears    bool
-	restarts int // by the manager itself, that do not count
+	restarts int       // by the manager itself, that do not count
+	begun    time.Time // when this process called for the restart; zero: it did not
 }
 
 // start restarts the service on a release that is live, and waits until it proved
@@ -54,6 +55,7 @@ func (c *cycle) start(ctx context.Context, t trial) error {
 		return err
 	}
 	before := c.lookAtApp(ctx)
+	t.begun = c.proof.now()
 	if err := c.restart(ctx, t.version); err != nil {
 		return err
 	}
@@ -126,6 +128,7 @@ func (c *cycle) prove(ctx context.Context, t trial) error {
 			return reason.Errorf(reason.IO, "%w: for %s now %w", service.ErrHindered, h.StartTimeout, err)
 		case err == nil && well.IsZero():
 			well, past.Well = now, &run
+			c.answers(t, now)
 			c.log.Info("healthy", "version", t.version, "after", now.Sub(begin).Round(time.Millisecond))
 		case err != nil && !well.IsZero() && meddled < maxMeddled && c.meddled(ctx, *past.Well):
 			c.log.Info("restarted by others: it has to prove itself anew", "version", t.version)
@@ -148,6 +151,14 @@ func (c *cycle) prove(ctx context.Context, t trial) error {
 		if err := c.proof.sleep(ctx, h.Interval); err != nil {
 			return err
 		}
+	}
+}
+
+// answers notes how long the app did not answer, at its first good answer: as far as anybody
+// asked, so up to health.interval too long.
+func (c *cycle) answers(t trial, now time.Time) {
+	if !t.begun.IsZero() && c.downtime == 0 {
+		c.downtime = max(1, now.Sub(t.begun).Milliseconds())
 	}
 }
 

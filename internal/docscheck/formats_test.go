@@ -50,6 +50,7 @@ func examples(t *testing.T) map[string]func(arg, text string) error {
 		"state":         checkState,
 		"pin":           checkPin,
 		"history":       checkHistory,
+		"reporting":     checkReporting,
 		"fleet":         func(_, text string) error { _, err := channels.ParseFleet([]byte(text)); return err },
 		"bucket keys":   func(_, text string) error { return checkBucketKeys(t, text) },
 		"mirror keys":   func(_, text string) error { return checkMirrorKeys(t, text) },
@@ -83,6 +84,15 @@ func checkPin(_, text string) error {
 		return err
 	}
 	data, err := canon.Encode(p)
+	return errors.Join(err, same(text, string(data)))
+}
+
+func checkReporting(_, text string) error {
+	r, err := node.ParseReporting([]byte(text))
+	if err != nil {
+		return err
+	}
+	data, err := canon.Encode(r)
 	return errors.Join(err, same(text, string(data)))
 }
 

@@ -25,16 +25,14 @@ func edges() [][2]string {
 		{"puller/cli", "puller puller/daemon systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/later internal/reason"},
 		{"puller/bootstrap", "channels/repo puller puller/anchor puller/envfile systemd systemd/appunit signing layout layout/bucket layout/node internal/config internal/durable internal/reason"},
-		{"puller/adopt/backup", "internal/canon internal/durable internal/reason"},
-		{"puller/adopt/convert", "layout/node internal/durable internal/reason"},
-		{"puller/adopt", "puller puller/adopt/backup puller/adopt/convert puller/bootstrap puller/envfile systemd layout/node internal/canon internal/durable internal/probe internal/reason"},
 		{"puller/anchor", "channels channels/repo signing layout layout/bucket internal/reason"},
+		{"puller/reporter", "layout layout/bucket layout/node layout/report internal/canon internal/later internal/reason"},
 		{"puller/schedule", ""},
 		{"puller/envfile", ""},
 		{"puller/oldroot", "internal/reason"},
 		{"puller/hook", "puller/envfile systemd systemd/journal layout layout/node internal/reason"},
 		{"puller/service", "systemd systemd/journal systemd/notify layout layout/bucket layout/node internal/reason"},
-		{"puller", "puller/envfile puller/hook puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node layout/report " +
+		{"puller", "puller/envfile puller/hook puller/reporter puller/schedule puller/service channels channels/mirror channels/repo signing systemd layout layout/tree layout/archive layout/bucket layout/bucket/download layout/node layout/report " +
 			"internal/canon internal/config internal/durable internal/probe internal/reason"},
 
 		{"channels/repo/objects", "internal/canon internal/reason"},
@@ -54,7 +52,7 @@ func edges() [][2]string {
 		{"layout/bucket/download", "layout/bucket internal/reason"},
 		{"layout/bucket/s3", "layout internal/later internal/reason"},
 		{"layout/bucket", "layout/bucket/s3 layout internal/canon internal/durable internal/reason"},
-		{"layout/node", "layout layout/tree internal/canon internal/durable internal/reason"},
+		{"layout/node", "layout layout/report layout/tree internal/canon internal/durable internal/reason"},
 		{"layout/report", "layout internal/canon internal/reason"},
 		{"layout/tree", "layout internal/reason"},
 		{"layout", "internal/canon internal/reason"},

@@ -19,6 +19,8 @@
 //	  hook                     the unit of a hook that may be running
 //	  lock                     held by the one puller that changes anything
 //	  daemon                   held by the one daemon, if there is one; says who it is
+//	  report.json              what is known of the reports of this node in the bucket
+//	  report.lock              held by who writes one
 //
 // Everything is owned by the puller's user, root on a server. Who can write ROOT or a
 // directory above it could replace what runs, so Open refuses a ROOT of which any

@@ -63,6 +63,9 @@ type Release struct {
 	// Forced is the time of the pin with --force that made it live: it has not proved itself
 	// since then.
 	Forced int64 `json:"forced,omitempty"`
+	// Downtime is how long the app did not answer when this became live: from the call to
+	// restart it to the first good answer. 0: not known.
+	Downtime int64 `json:"downtime_ms,omitempty"`
 }
 
 // Mirror is the channel object in the bucket of which everything was accepted.
@@ -449,6 +452,8 @@ type Event struct {
 	Digest  layout.Digest `json:"manifest,omitempty"`
 	Message string        `json:"message,omitempty"`
 	Output  []string      `json:"output,omitempty"` // what a hook or the app's unit wrote last
+	// Downtime is that of To; see Release.
+	Downtime int64 `json:"downtime_ms,omitempty"`
 }
 
 // Record appends e to the history.

@@ -86,10 +86,13 @@ Exit codes: 0 done, nothing to do, pinned or waiting; 1 failed, worth retrying;
 				if err != nil {
 					return err
 				}
+				defer pl.ReportOnce(cmd.Context())
 				return p.showResult(pl.Pin(cmd.Context(), order, opts))
 			case unpin:
+				defer pl.ReportOnce(cmd.Context())
 				return p.showResult(pl.Unpin(cmd.Context(), opts))
 			}
+			defer pl.ReportOnce(cmd.Context())
 			return p.showResult(pl.Step(cmd.Context(), opts))
 		},
 	}

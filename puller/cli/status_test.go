@@ -116,6 +116,16 @@ func (s *stage) failed() *node.Block {
 	return &s.st.Blocked[0]
 }
 
+// reports makes the node report, and notes how it went.
+func (s *stage) reports(change func(*node.Reporting)) {
+	s.config += "\n[report]\nenabled = true\n"
+	r := node.NewReporting()
+	r.Written, r.Due = s.ago(3*time.Minute), s.in(10*time.Minute)
+	change(r)
+	must(s.t, s.dir.SaveReporting(r))
+	s.daemon("")
+}
+
 func (s *stage) last(code reason.Code, message string) {
 	s.st.Last = node.Outcome{Reason: code, Message: message, Since: s.ago(10 * time.Minute)}
 }
@@ -276,6 +286,22 @@ func waits() map[string]func(s *stage) {
 		},
 		"daemon": func(s *stage) { s.daemon("") },
 		"timer":  func(s *stage) { s.timer = "puller-once@mnw.timer" },
+		"reported": func(s *stage) {
+			s.st.Running.Downtime = 73
+			s.reports(func(r *node.Reporting) {})
+		},
+		"unreported": func(s *stage) {
+			s.reports(func(r *node.Reporting) {
+				r.Written = s.ago(75 * time.Minute)
+				r.Problem = &node.Unreported{Since: s.ago(time.Hour), Count: 7, Next: s.in(5 * time.Minute), Code: reason.IO,
+					Cause: `replace object "mnw/reports/alpha.json": the server answers 403 AccessDenied: these credentials may not write it; that takes s3:GetObject and s3:PutObject`}
+			})
+		},
+		"duplicate": func(s *stage) {
+			s.reports(func(r *node.Reporting) {
+				r.Namesake = &node.Namesake{Count: 2, At: s.ago(time.Minute), Until: s.in(time.Hour), Instance: r.Instance}
+			})
+		},
 		"history_rewritten": func(s *stage) {
 			s.st.Rewritten = true
 			s.daemon("")

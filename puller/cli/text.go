@@ -75,6 +75,9 @@ func writeStatus(out io.Writer, s puller.Status) {
 	if u := s.Unit; u != nil {
 		line("unit", "%s", unitLine(now, u, s.Running != nil))
 	}
+	if r := s.Running; r != nil && r.Downtime > 0 {
+		line("downtime", "%s when %s became live", time.Duration(r.Downtime)*time.Millisecond, r.Version)
+	}
 	if n := len(s.Blocked); n > 0 {
 		b := s.Blocked[n-1]
 		text := fmt.Sprintf("%s, %s", b.Version, moment(now, b.At))
@@ -96,6 +99,7 @@ func writeStatus(out io.Writer, s puller.Status) {
 		line("last cycle", "never; run `puller`")
 	}
 	writeWorkers(line, now, s)
+	writeReport(line, now, s.Report)
 	if s.Rewritten {
 		line("note", "the history of the channel repo was rewritten; the signed counters still hold")
 	}
@@ -120,6 +124,23 @@ func writeWorkers(line func(name, format string, args ...any), now time.Time, s 
 	if d != nil && d.Problem != "" {
 		line("warning", "the daemon goes on with an older configuration: %s", d.Problem)
 	}
+}
+
+// writeReport tells whether the bucket knows how this node is.
+func writeReport(line func(name, format string, args ...any), now time.Time, r *puller.ReportStatus) {
+	if r == nil {
+		return
+	}
+	last := "none was written yet"
+	if !r.Written.IsZero() {
+		last = "the last one was written at " + moment(now, r.Written)
+	}
+	if p := r.Problem; p != nil {
+		line("report", "not written since %s: %s; tried %s, again at %s; updates go on without it; %s",
+			moment(now, p.Since), p.Cause, times(p.Count), moment(now, p.Next), last)
+		return
+	}
+	line("report", "%s", last)
 }
 
 func times(n int) string {

@@ -41,6 +41,10 @@
 // chance; and as long as the storage or the git host asks for (Retry-After), 15 min at
 // most. Whatever else a cycle ends with, the next one comes by the schedule.
 //
+// After each cycle, and between two when its heartbeat is due, the daemon writes the report of
+// its node (puller.Report), if that is on. No cycle waits for more than that takes, ten
+// seconds, and an order for nothing.
+//
 // A cycle in which nothing happens logs nothing, and how cycles end is logged when it
 // changes. Of the memory that a busy cycle took nothing is kept.
 //
@@ -73,6 +77,7 @@ import (
 // Puller does the cycles of one configuration.
 type Puller interface {
 	Step(ctx context.Context, opts puller.Options) (puller.Result, error)
+	Report(ctx context.Context, beat puller.Beat) time.Time
 	Orders() string
 	Close() error
 }
@@ -125,6 +130,7 @@ type daemon struct {
 	ready  sync.Once
 	said   said
 
+	tell     time.Time // when the report of this node is due; zero: never
 	plan     schedule.Plan
 	planned  time.Time // the same by the clock that does not jump
 	failures int       // in a row
@@ -189,6 +195,7 @@ func (d *daemon) cycles(ctx context.Context) {
 		if res.Moved || first {
 			debug.FreeOSMemory()
 		}
+		d.tell = d.puller.Report(ctx, d.beat)
 		opts.Order = d.wait(ctx, before)
 	}
 }
@@ -248,6 +255,9 @@ func (d *daemon) wait(ctx context.Context, before string) (order bool) {
 		if now := d.puller.Orders(); now != before {
 			d.plan = d.plan.Early()
 			return now != ""
+		}
+		if !d.tell.IsZero() && !d.wall().Before(d.tell) {
+			d.tell = d.puller.Report(ctx, d.beat)
 		}
 		d.beat(sleeping, tick+time.Minute)
 		select {

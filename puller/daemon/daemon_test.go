@@ -38,10 +38,12 @@ type bench struct {
 	stops  atomic.Int32
 	closed atomic.Int32
 
-	mu     sync.Mutex
-	at     []string // when each cycle began, and what it was asked for
-	orders string
-	step   func(ctx context.Context, n int, opts puller.Options) (puller.Result, error)
+	mu      sync.Mutex
+	at      []string // when each cycle began, and what it was asked for
+	orders  string
+	reports []string                  // when the report was asked for
+	due     func(n int) time.Duration // from then until the next; nil: reports are off
+	step    func(ctx context.Context, n int, opts puller.Options) (puller.Result, error)
 }
 
 // logged is a log that can be read while it is written.
@@ -115,6 +117,17 @@ func (b *bench) Orders() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.orders
+}
+
+func (b *bench) Report(_ context.Context, beat puller.Beat) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.due == nil {
+		return time.Time{}
+	}
+	beat(puller.Reporting, time.Minute)
+	b.reports = append(b.reports, time.Since(b.start).String())
+	return time.Now().Add(b.due(len(b.reports)))
 }
 
 func (b *bench) order(stamp string) {
