@@ -23,7 +23,7 @@ import (
 )
 
 // mnw is the app of these tests, run from a release: it serves the version in the file
-// VERSION of its working directory, unless the file HOW says to end instead.
+// VERSION of its working directory, unless the file HOW says to end instead; and has nothing at /none.
 func mnw(ctx context.Context, _ []string, std cli.Std) int {
 	version, err := os.ReadFile("VERSION")
 	if err != nil {
@@ -34,7 +34,11 @@ func mnw(ctx context.Context, _ []string, std cli.Std) int {
 		fmt.Fprintf(std.Err, "mnw %s exits\n", bytes.TrimSpace(version))
 		return 3
 	}
-	srv := &http.Server{Addr: std.Env("ADDR"), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	srv := &http.Server{Addr: std.Env("ADDR"), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/none" {
+			http.NotFound(w, r)
+			return
+		}
 		fmt.Fprintf(w, "{\"version\": %q}\n", bytes.TrimSpace(version))
 	})}
 	defer context.AfterFunc(ctx, func() { srv.Close() })()

@@ -315,6 +315,9 @@ func (c *Config) completeSchedule() error {
 	return err
 }
 
+// Reserve returns how much of the disk is left to the app.
+func (c *Config) Reserve() node.Reserve { return c.reserve }
+
 func (c *Config) repo() repo.Config {
 	return repo.Config{
 		URL: c.Channels.Repo, Branch: c.Channels.Branch, Path: c.Channels.Path, OwnsMirror: true,

@@ -94,7 +94,7 @@ func despite(file string, flags map[string]any, cause error, write func(*Puller)
 // unconfigured returns a puller that knows its node alone: only its files can be looked at,
 // and orders written. The error is that there is no node, or that which one is not known.
 func unconfigured(file string, flags map[string]any) (*Puller, error) {
-	cfg := guess(file, flags)
+	cfg := Guess(file, flags)
 	p := &Puller{cfg: cfg, service: service.New(service.Config{}), log: slog.New(slog.DiscardHandler), now: time.Now}
 	if err := layout.CheckApp(cfg.App); err != nil {
 		return p, err
@@ -119,8 +119,9 @@ func foreseen(s *Status) string {
 	return fmt.Sprintf("; but for that it would say %s: %s", s.Reason, s.Message)
 }
 
-// guess makes a configuration that is good enough to look with.
-func guess(file string, flags map[string]any) *Config {
+// Guess returns what can be read of a configuration that LoadConfig refuses: enough to find
+// its node, and to look with.
+func Guess(file string, flags map[string]any) *Config {
 	cfg := &Config{window: schedule.Always()}
 	known := config.Peek(config.Source{File: file, Flags: flags}, "app", "tier", "node", "root", "trust")
 	cfg.App, cfg.Tier, cfg.Node, cfg.Root, cfg.Trust = known["app"], known["tier"], known["node"], known["root"], known["trust"]

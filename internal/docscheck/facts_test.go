@@ -29,6 +29,7 @@ import (
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller"
 	pullercli "makenot.work/sando/puller/cli"
+	"makenot.work/sando/puller/doctor"
 )
 
 // facts maps the name of something to what can be said of it in a few words; the words
@@ -202,6 +203,7 @@ func documentsOf() map[string]reflect.Type {
 		"puller status":   reflect.TypeFor[puller.Status](),
 		"puller history":  reflect.TypeFor[node.Event](),
 		"puller verify":   reflect.TypeFor[puller.Verified](),
+		"puller doctor":   reflect.TypeFor[doctor.Check](),
 		"puller unblock":  reflect.TypeFor[puller.Result](),
 	}
 }

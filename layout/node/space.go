@@ -126,6 +126,12 @@ func (d *Dir) ballast() ([]string, error) {
 	return parts, nil
 }
 
+// Ballasted returns how many parts of the ballast are there, and how many there should be.
+func (d *Dir) Ballasted() (have, want int) {
+	parts, _ := d.ballast() // what cannot be read is not there
+	return len(parts), ballastParts
+}
+
 // makeBallast makes the ballast, whole, from nothing or from what is left of it.
 func (d *Dir) makeBallast() error {
 	// Random, so that it takes as much space where the filesystem compresses.
