@@ -64,7 +64,7 @@ func decide(f facts) decision {
 		return decidePin(f)
 	}
 	if f.Channel == nil {
-		return hold(reason.Stale, "no state of channel %q was ever accepted: there is nothing to follow yet; promote a version to it with `builder promote %s`", f.Tier, f.Tier)
+		return hold(reason.Stale, "no state of channel %q was accepted on this node yet: the next `puller` asks for one; if nothing was promoted to the tier yet, `builder promote %s` does it", f.Tier, f.Tier)
 	}
 	t := target{Version: f.Channel.Version, Manifest: f.Channel.Manifest, Attempt: f.Channel.Attempt}
 	if b := f.degraded(t); b != nil {

@@ -24,7 +24,12 @@ func (c *cycle) foreign(ctx context.Context, t target) (target, error) {
 	case c.opts.Adopt && c.st.Intent == nil:
 		return c.takeOverForeign(ctx, t)
 	}
-	return t, reason.Errorf(reason.Mismatch, "release %q is on disk and was made by another deployer: what it holds is not known; move it away, or release under a new version: %w", t.Version, node.ErrForeign)
+	what, away := "is on disk and was made by another deployer", "move it away, or "
+	if t.Version == c.cur.Version {
+		what, away = "is live, and was made by another deployer or has lost its .sando/", ""
+	}
+	return t, reason.Errorf(reason.Mismatch, "release %q %s: what it holds is not known; %srelease under a new version, or run here what `builder enroll %s --tier %s -- --adopt` prints, which takes it over: %w",
+		t.Version, what, away, c.cfg.Node, c.cfg.Tier, node.ErrForeign)
 }
 
 // takeOverForeign makes a foreign release one of Sando's, if it holds what the manifest says.

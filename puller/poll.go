@@ -59,7 +59,7 @@ func (c *cycle) pollOnce(ctx context.Context) error {
 // read takes in what one poll found.
 func (c *cycle) read(ctx context.Context, n news) error {
 	if err := c.walkTrust(ctx, n); err != nil {
-		return err
+		return c.doubt(err)
 	}
 	kids := c.trust.Kids(c.trust.ChannelRole(c.cfg.Tier))
 	signed, err := n.channel(ctx, kids)
@@ -72,7 +72,7 @@ func (c *cycle) read(ctx context.Context, n news) error {
 	}
 	ch, fresh, err := c.floor().Accept(c.trust, c.cfg.App, c.cfg.Tier, signed, last)
 	if err != nil {
-		return n.refused(err, signed, kids)
+		return c.doubt(n.refused(err, signed, kids))
 	}
 	if fresh {
 		err = c.accept(ch, signed)
@@ -138,12 +138,20 @@ func (c *cycle) loadChannel() error {
 		return nil
 	}
 	name := "channels/" + c.cfg.Tier + ".json"
-	c.warn("%s: %s; it was set aside as %s.broken: this node goes on as a fresh one, and would believe an older channel state", name, err, name)
+	c.warn("%s: %s; it was set aside as %s.broken: this node goes on as a fresh one, and %s", name, err, name, c.believes())
 	if c.dry {
 		return nil
 	}
 	c.record(node.Event{Event: "counter lost", Message: err.Error()})
 	return c.dir.SetAside(name)
+}
+
+// believes says what a node may be shown whose counter is lost.
+func (c *cycle) believes() string {
+	if c.cfg.Channels.MinSeq > 0 {
+		return "would believe an older channel state, down to channels.min_seq"
+	}
+	return fmt.Sprintf("would believe an older channel state: channels.min_seq keeps it from that, and `builder enroll %s --tier %s` says which", c.cfg.Node, c.cfg.Tier)
 }
 
 // floor is what the operator says about the counter. The anchor was looked at.

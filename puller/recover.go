@@ -90,7 +90,7 @@ func (c *cycle) load() error {
 		// Whether it runs well is not known, so it is no release to go back to.
 		c.st.Running = c.release(c.cur.Version)
 		if err == nil && c.st.Running.Manifest != "" {
-			c.warn("state.json is missing although %s is live: rebuilt from what is on disk; a pin or a counter that was lost with it counts no more, so an older channel state would be believed", c.cur.Version)
+			c.warn("state.json is missing although %s is live: rebuilt from what is on disk; a pin or a counter that was lost with it counts no more: this node %s", c.cur.Version, c.believes())
 			lost = true
 		}
 	}

@@ -90,7 +90,7 @@ func contains(chain []link, anchor *signing.Trust, doc []byte) bool {
 func (c *cycle) anchor() ([]byte, *signing.Trust, error) {
 	f, err := os.OpenFile(c.cfg.Trust, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe does not hold it up
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s is missing: copy trust.json of the builder there, and compare its fingerprint", c.cfg.Trust)
+		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s is missing: %s", c.cfg.Trust, c.anchorWay())
 	}
 	if err != nil {
 		return nil, nil, reason.Errorf(reason.Config, "trust anchor: %w", err)
@@ -102,12 +102,26 @@ func (c *cycle) anchor() ([]byte, *signing.Trust, error) {
 	}
 	t, err := signing.ParseTrust(doc)
 	if err != nil {
-		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s: %w", c.cfg.Trust, err)
+		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s: %w: %s", c.cfg.Trust, err, c.anchorWay())
 	}
 	if t.App != c.cfg.App {
-		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s is for app %q, want %q", c.cfg.Trust, t.App, c.cfg.App)
+		return nil, nil, reason.Errorf(reason.Config, "trust anchor %s is for app %q, want %q: %s", c.cfg.Trust, t.App, c.cfg.App, c.anchorWay())
 	}
 	return doc, t, nil
+}
+
+// anchorWay says how the anchor is made good.
+func (c *cycle) anchorWay() string {
+	return fmt.Sprintf("copy trust.json of the builder there; `sha256sum %s` must say the fingerprint that `builder enroll %s --tier %s` prints", c.cfg.Trust, c.cfg.Node, c.cfg.Tier)
+}
+
+// doubt is an error about the signatures of what was polled. When nothing at all that the
+// node knows of the channel is good under its trust, the anchor may be the wrong one.
+func (c *cycle) doubt(err error) error {
+	if reason.Of(err) != reason.Signature || c.channel != nil && c.checkChannel() == nil {
+		return err
+	}
+	return fmt.Errorf("%w; or %s is not the right anchor: %s", err, c.cfg.Trust, c.anchorWay())
 }
 
 // chain reads the stored versions, from the first up to the last that follows from the

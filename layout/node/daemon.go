@@ -80,6 +80,16 @@ func (c *Claim) Write(who Daemon) error {
 	return nil
 }
 
+// Held reports whether the file is still where others look for it.
+func (c *Claim) Held() bool {
+	mine, err := c.f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(c.f.Name())
+	return err == nil && os.SameFile(mine, there)
+}
+
 // Close gives the claim back.
 func (c *Claim) Close() error { return c.f.Close() }
 

@@ -281,7 +281,7 @@ func waits() map[string]func(s *stage) {
 		"nothing_promoted": func(s *stage) {
 			must(s.t, os.Remove(s.dir.CurrentPath()))
 			s.st, s.ch, s.unit = node.NewState(), nil, nil
-			s.last(reason.Stale, "no state of channel \"b\" was ever accepted: there is nothing to follow yet; promote a version to it with `builder promote b`")
+			s.last(reason.Stale, "no state of channel \"b\" was accepted on this node yet: the next `puller` asks for one; if nothing was promoted to the tier yet, `builder promote b` does it")
 			s.works()
 		},
 		"daemon": func(s *stage) { s.daemon("") },

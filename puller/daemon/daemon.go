@@ -48,7 +48,7 @@
 // A cycle in which nothing happens logs nothing, and how cycles end is logged when it
 // changes. Of the memory that a busy cycle took nothing is kept.
 //
-// One daemon per app holds the file .sando/daemon. It takes the lock of the app for each
+// One daemon per app holds the file .sando/daemon, and makes it again when it is gone. It takes the lock of the app for each
 // cycle only, so that single runs of `puller` find their turn.
 package daemon
 
@@ -159,7 +159,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.claim, err = dir.Claim(d.me); err != nil {
 		return err
 	}
-	defer d.claim.Close()
+	defer func() { d.claim.Close() }()
 	d.Log.Info("daemon starts", "app", cfg.App, "node", cfg.Node, "tier", cfg.Tier, "poll", cfg.Polls().String())
 	if d.watch, err = newWatch(d.Manager, d.Log); err != nil {
 		return err
@@ -169,13 +169,13 @@ func (d *daemon) run(ctx context.Context) error {
 	feeder.Go(func() { d.watch.run(ctx, idle, d.stopping) })
 	defer feeder.Wait()
 	defer close(idle)
-	d.cycles(ctx)
+	err = d.cycles(ctx)
 	d.Log.Info("daemon stops")
-	return nil
+	return err
 }
 
-// cycles does cycles until it is told to stop.
-func (d *daemon) cycles(ctx context.Context) {
+// cycles does cycles until it is told to stop, or finds another daemon at work.
+func (d *daemon) cycles(ctx context.Context) error {
 	opts := puller.Options{Beat: d.beat}
 	for first := true; ctx.Err() == nil; first = false {
 		select {
@@ -187,9 +187,12 @@ func (d *daemon) cycles(ctx context.Context) {
 		res, err := d.puller.Step(ctx, opts)
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			d.Log.Info("stopped in a cycle", "at", err)
-			return
+			return nil
 		}
 		d.beat(puller.Deciding, tick+time.Minute)
+		if err := d.keepClaim(); err != nil {
+			return err
+		}
 		d.report(res)
 		d.replan(res, later.Of(err))
 		if res.Moved || first {
@@ -198,6 +201,32 @@ func (d *daemon) cycles(ctx context.Context) {
 		d.tell = d.puller.Report(ctx, d.beat)
 		opts.Order = d.wait(ctx, before)
 	}
+	return nil
+}
+
+// keepClaim makes the daemon file again when somebody took it away, with all of .sando for
+// example: nobody would know of this daemon, and a second one could begin. One that has
+// begun is an error.
+func (d *daemon) keepClaim() error {
+	if d.claim.Held() {
+		return nil
+	}
+	dir, err := node.Open(d.cfg.Root)
+	if err == nil {
+		var next *node.Claim
+		if next, err = dir.Claim(d.me); err == nil {
+			d.Log.Warn("the daemon file was gone: made again", "app", d.cfg.App)
+			err = d.claim.Close()
+			d.claim = next
+		}
+	}
+	if reason.Of(err) == reason.Config {
+		return err
+	}
+	if err != nil {
+		d.Log.Warn("daemon file", "error", err) // tried again after the next cycle
+	}
+	return nil
 }
 
 // beat passes on what a cycle says of itself. A part that comes after recovery makes the

@@ -37,6 +37,7 @@ type bench struct {
 	ended  chan error
 	stops  atomic.Int32
 	closed atomic.Int32
+	fails  error // how the daemon ends; nil: as it was told
 
 	mu      sync.Mutex
 	at      []string // when each cycle began, and what it was asked for
@@ -171,10 +172,10 @@ func run(t *testing.T, config string, step func(ctx context.Context, n int, opts
 		go func() { b.ended <- d.run(ctx) }()
 		do(b)
 		cancel()
-		if err := <-b.ended; err != nil {
-			t.Errorf("run: %v", err)
+		if err := <-b.ended; fmt.Sprint(err) != fmt.Sprint(b.fails) {
+			t.Errorf("run: %v, want %v", err, b.fails)
 		}
-		if b.closed.Load() == 0 || b.stops.Load() != 1 {
+		if b.closed.Load() == 0 || b.fails == nil && b.stops.Load() != 1 {
 			t.Errorf("closed %d times, stopping %d times", b.closed.Load(), b.stops.Load())
 		}
 	})
@@ -498,6 +499,57 @@ func TestReload(t *testing.T) {
 		}
 		if got := strings.Join(b.told.heard("RELOADING", "READY"), ", "); got != "0s READY, 1m0s RELOADING, 1m0s READY, 2m1s RELOADING, 2m1s READY, 2m2s RELOADING, 2m2s READY" {
 			t.Errorf("told %s", got)
+		}
+	})
+}
+
+// A daemon whose .sando was taken away is one that others can see again, and the only one.
+func TestDaemonFileIsGone(t *testing.T) {
+	gone := func(b *bench) {
+		if err := os.RemoveAll(b.base + "/node/.sando"); err != nil {
+			b.t.Error(err)
+		}
+	}
+	who := func(b *bench) *node.Daemon {
+		dir, err := node.View(b.base + "/node")
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		d, err := dir.Daemon()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return d
+	}
+	run(t, minutely, current, func(b *bench) {
+		b.after(time.Second)
+		me := who(b)
+		gone(b)
+		if me == nil || who(b) != nil {
+			t.Fatal("the file is not gone")
+		}
+		b.after(2 * time.Minute)
+		if got := who(b); got == nil || *got != *me {
+			t.Errorf("daemon file says %+v, want %+v", got, me)
+		}
+		b.logs(`level=WARN msg="the daemon file was gone: made again" app=mnw`, 1)
+	})
+	run(t, minutely, current, func(b *bench) {
+		b.after(time.Second)
+		gone(b)
+		dir, err := node.Open(b.base + "/node")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := dir.Claim(node.Daemon{PID: 4711})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		b.after(2 * time.Minute)
+		_, b.fails = dir.Claim(node.Daemon{})
+		if n := b.cycles(); n != 2 || reason.Of(b.fails) != reason.Config {
+			t.Errorf("%d cycles beside another daemon, %v", n, b.fails)
 		}
 	})
 }
