@@ -43,13 +43,17 @@ func (c *cycle) act(ctx context.Context, d decision) (Result, error) {
 	if err := c.reconsider(ctx, d, began); err != nil {
 		return Result{}, err
 	}
+	from := c.goingBackTo(t.Version)
 	if t.Version == c.cur.Version && !unproven(c.st) && c.st.Intent == nil {
-		return c.takeOver(t)
+		if !c.opts.Start {
+			return c.takeOver(t)
+		}
+		from = "" // there is another way back than to itself, or none
 	}
 	if err := c.ready(ctx, t); err != nil {
 		return Result{}, err
 	}
-	return c.activate(ctx, t, c.goingBackTo(t.Version))
+	return c.activate(ctx, t, from)
 }
 
 // takeOver notes that the running release has another manifest now, over the same tree.

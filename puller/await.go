@@ -112,7 +112,7 @@ func (c *cycle) reconsider(ctx context.Context, d decision, began time.Time) err
 		}
 		c.begin(Deciding, shortly)
 	}
-	now := decide(c.facts())
+	now := c.restarts(decide(c.facts()))
 	if now.Act == d.Act && now.Await == d.Await && now.Target == d.Target {
 		return nil
 	}

@@ -58,6 +58,14 @@ func (c *cycle) facts() facts {
 	return f
 }
 
+// restarts is d where what is live is to be started although it is what should run.
+func (c *cycle) restarts(d decision) decision {
+	if r := c.st.Running; c.opts.Start && !d.Act && d.Reason == reason.Current && r != nil && r.Version == c.cur.Version {
+		return decision{Act: true, Target: target{Version: r.Version, Manifest: r.Manifest, Attempt: c.channel.Attempt}, Warning: d.Warning}
+	}
+	return d
+}
+
 // decide compares what should run with what runs. It is pure.
 func decide(f facts) decision {
 	if f.Pin != nil {

@@ -185,3 +185,24 @@ func TestPrepareAndHandover(t *testing.T) {
 		t.Errorf("%+v, %v, called %d times", res, err, called)
 	}
 }
+
+// What is live is started again where that is asked for, and has no way back to itself.
+func TestStart(t *testing.T) {
+	w := newWorld(t)
+	w.publish("1.0.0", "")
+	w.advance("1.0.0", nil)
+	w.step(reason.Updated)
+	for n, want := range []reason.Code{reason.Updated, reason.Unhealthy} {
+		if want == reason.Unhealthy {
+			w.app.set("1.0.0", "500")
+		}
+		before, called := w.app.count(), 0
+		res, err := w.puller.Step(t.Context(), Options{Start: true, Handover: func(context.Context) error { called++; return nil }})
+		if res.Reason != want || called != 1 || w.app.count() != before+1 {
+			t.Errorf("%d: %+v, %v, called %d times", n, res, err, called)
+		}
+	}
+	if st := w.known(); st.Retry == nil || st.Degraded != nil || st.Intent != nil {
+		t.Errorf("state: %+v", st)
+	}
+}

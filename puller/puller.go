@@ -120,6 +120,8 @@ type Options struct {
 	// Prepare goes as far as the release that would be activated is on disk and verified, and
 	// says so in Result.Ready. Neither env files nor hooks are looked at.
 	Prepare bool
+	// Start activates what is live, although nothing else is to run: the app does not run.
+	Start bool
 	// Adopt takes over a release of another deployer that has the name of the target.
 	Adopt bool
 	// Handover is called when the app is about to be started, before an intent is written or
@@ -271,7 +273,7 @@ func (c *cycle) follow(ctx context.Context) (Result, error) {
 	for {
 		c.judgePin()
 		c.again = time.Time{}
-		d := decide(c.facts())
+		d := c.restarts(decide(c.facts()))
 		res, err := c.act(ctx, d)
 		if errors.Is(err, errNews) {
 			continue

@@ -145,16 +145,20 @@ type parser struct {
 
 	state      state
 	line       int
+	at         int // of the byte that is looked at
+	begin      int // of the value's text
 	key, value []byte
 	keyEnd     int // where the space at the end of the key begins, or none
 	valueEnd   int // and of the value
 	vars       []Var
+	found      []assignment
 }
 
 func (p *parser) parse(data []byte) ([]Var, error) {
 	p.line, p.keyEnd, p.valueEnd = 1, none, none
-	for _, c := range data {
+	for i, c := range data {
 		var err error
+		p.at = i
 		switch p.state {
 		case preKey, inKey:
 			p.inKey(c)
@@ -172,6 +176,7 @@ func (p *parser) parse(data []byte) ([]Var, error) {
 			p.line++
 		}
 	}
+	p.at = len(data)
 	switch p.state {
 	case preKey, inKey, inComment, commentEscaped:
 		return p.vars, nil
@@ -192,7 +197,7 @@ func (p *parser) inKey(c byte) {
 	case newline(c):
 		p.state = preKey
 	case c == '=':
-		p.state, p.value, p.valueEnd = preValue, p.value[:0], none
+		p.state, p.value, p.valueEnd, p.begin = preValue, p.value[:0], none, p.at+1
 	default:
 		p.keyEnd = end(p.keyEnd, c, p.key)
 		p.key = append(p.key, c)
@@ -290,7 +295,9 @@ func (p *parser) push() error {
 		return fmt.Errorf("%w: the assignment that ends in line %d is not valid UTF-8", ErrSyntax, p.line)
 	}
 	if names.Match(key) {
-		p.vars = set(p.vars, Var{string(key), string(value)})
+		v := Var{string(key), string(value)}
+		p.vars = set(p.vars, v)
+		p.found = append(p.found, assignment{v, p.begin, p.at})
 	}
 	return nil
 }

@@ -1,7 +1,10 @@
 package oldroot
 
 import (
+	"bytes"
 	"path"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -46,10 +49,52 @@ func TestFindAnother(t *testing.T) {
 	}
 }
 
+// FuzzFind: what is found is the path, however it is written, and stands alone.
+func FuzzFind(f *testing.F) {
+	for _, text := range []string{"/opt/makenotwork", `s/\/opt\/makenotwork/x/`, `"/opt"/'makenotwork'`, "%2Fopt%2Fmakenotwork", `/opt\x2fmake\x6eotwork.`, "//opt//makenotwork\xff", "/srv/a-b.c:/srv/a\\-b.c"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for _, old := range []string{"/opt/makenotwork", "/srv/a-b.c"} {
+			from := 0
+			for {
+				s, ok := find(text, old, from)
+				if !ok {
+					break
+				}
+				if s.from < from || plain(string(text[s.from:s.to])) != old {
+					t.Fatalf("%q found in %q at %d: %q", old, text, s.from, text[s.from:s.to])
+				}
+				if next := append(bytes.Clone(text[:s.to]), "-x"...); ends(next, s.to) {
+					t.Fatalf("%q ends although a name goes on", next)
+				}
+				excerpt(text, s)
+				from = s.to
+			}
+			if i := bytes.Index(text, []byte(old)); i >= 0 {
+				judge(text, span{i, i + len(old)})
+			}
+			if len(text) > 0 && find0(append([]byte(old+" "), text...), old) != 0 {
+				t.Fatalf("%q is not found in front of %q", old, text)
+			}
+		}
+	})
+}
+
+func find0(text []byte, old string) int {
+	if s, ok := find(text, old, 0); ok {
+		return s.from
+	}
+	return -1
+}
+
 // plain undoes what find allows for.
 func plain(text string) string {
-	text = strings.NewReplacer(`\x2d`, "-", `\x2f`, "/", `\x2F`, "/", "%2f", "/", "%2F", "/", `\x6e`, "n", `"`, "", "'", "").Replace(text)
-	return path.Clean(strings.ReplaceAll(text, `\`, ""))
+	text = regexp.MustCompile(`\\x[0-9A-Fa-f]{2}`).ReplaceAllStringFunc(text, func(x string) string {
+		c, _ := strconv.ParseUint(x[2:], 16, 8)
+		return string([]byte{byte(c)})
+	})
+	return path.Clean(strings.NewReplacer("%2f", "/", "%2F", "/", `"`, "", "'", "", `\`, "").Replace(text))
 }
 
 func TestJudge(t *testing.T) {

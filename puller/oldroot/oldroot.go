@@ -102,15 +102,16 @@ type Reference struct {
 	Aside  string `json:"aside,omitempty"` // why nothing acts on it
 }
 
-// Place says where it is: FILE:LINE, FILE:byte OFFSET, or for a link FILE.
+// Place says where it is, for people: FILE:LINE, FILE:byte OFFSET, or FILE, of a link or where
+// the name of the file says it.
 func (r Reference) Place() string {
 	switch {
 	case r.Line > 0:
-		return fmt.Sprintf("%s:%d", r.File, r.Line)
-	case r.Kind == Link:
-		return r.File
+		return fmt.Sprintf("%s:%d", visible(r.File), r.Line)
+	case r.Offset > 0:
+		return fmt.Sprintf("%s:byte %d", visible(r.File), r.Offset)
 	}
-	return fmt.Sprintf("%s:byte %d", r.File, r.Offset)
+	return visible(r.File)
 }
 
 // Unread is what could not be looked at.

@@ -1,0 +1,266 @@
+package adopt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/durable"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
+	"makenot.work/sando/puller"
+	"makenot.work/sando/puller/adopt/backup"
+	"makenot.work/sando/puller/bootstrap"
+	"makenot.work/sando/systemd"
+)
+
+// former is the install that is taken over.
+type former struct {
+	facts systemd.Facts
+	files systemd.Files
+	env   []string // its env files, in the order in which they count
+	paths []string // what is backed up
+}
+
+// survey finds out what the former install is made of.
+func (a *Adoption) survey(ctx context.Context) error {
+	info, err := os.Stat(a.OldRoot)
+	if err != nil || !info.IsDir() {
+		return reason.Errorf(reason.Config, "--old-root: %s is not a directory", a.OldRoot)
+	}
+	err = with(ctx, func(c *systemd.Conn) (err error) {
+		if a.old.facts, err = c.Facts(ctx, a.OldUnit); err != nil {
+			return err
+		}
+		if a.old.facts.LoadState != "loaded" {
+			return reason.Errorf(reason.Config, "--old-unit: %w", &systemd.UnitError{Unit: a.OldUnit, LoadState: a.old.facts.LoadState, Detail: a.old.facts.LoadError})
+		}
+		a.old.files, err = c.Files(ctx, a.OldUnit)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if a.old.files.Unit == "" {
+		return reason.Errorf(reason.Config, "--old-unit: %s has no file, so nothing could be kept of it to go back to", a.OldUnit)
+	}
+	if err := a.findEnv(); err != nil {
+		return err
+	}
+	a.old.paths = append([]string{a.old.files.Unit}, a.old.files.DropIns...)
+	a.old.paths = append(a.old.paths, a.old.env...)
+	if a.References == nil {
+		return nil
+	}
+	more, err := a.References(ctx)
+	if err != nil {
+		return fmt.Errorf("look for %s: %w", a.OldRoot, err)
+	}
+	for _, p := range more {
+		// What is in the old root stays there. What is in the new one is not of the old install.
+		in := strings.HasPrefix(p, a.OldRoot+"/") || strings.HasPrefix(p, a.Root+"/") || strings.HasPrefix(p, a.Backups+"/")
+		info, err := os.Lstat(p)
+		if !in && err == nil && !info.IsDir() && !slices.Contains(a.old.paths, p) {
+			a.old.paths = append(a.old.paths, p)
+		}
+	}
+	return nil
+}
+
+// findEnv finds the env files of the old unit that there are.
+func (a *Adoption) findEnv() error {
+	if len(a.OldEnv) > 0 {
+		a.old.env = a.OldEnv
+		return nil
+	}
+	for _, e := range a.old.files.Env {
+		if strings.ContainsAny(e.Path, "*?[") {
+			return reason.Errorf(reason.Config, "%s has EnvironmentFile=%s: name the files, in the order in which they count, with --old-env", a.OldUnit, e.Path)
+		}
+		_, err := os.Stat(e.Path)
+		if errors.Is(err, fs.ErrNotExist) && e.Optional {
+			continue
+		}
+		if err != nil {
+			return reason.Errorf(reason.Config, "env file of %s: %w", a.OldUnit, err)
+		}
+		a.old.env = append(a.old.env, e.Path)
+	}
+	if dot := filepath.Join(a.OldRoot, ".env"); len(a.old.env) == 0 {
+		if _, err := os.Stat(dot); err == nil {
+			a.old.env = []string{dot}
+		}
+	}
+	return nil
+}
+
+func (a *Adoption) lookBackup(ctx context.Context) ([]bootstrap.Change, error) {
+	done, err := a.adopted(ctx)
+	if err != nil || done {
+		return nil, err
+	}
+	p, err := a.progress()
+	if err != nil {
+		return nil, err
+	}
+	if a.backup != nil {
+		if err := a.backup.Check(); err != nil {
+			return nil, err
+		}
+		changed := a.backup.Changed(a.old.paths)
+		if len(changed) == 0 || p.Phase == switching {
+			return nil, nil
+		}
+	}
+	what := "back up to " + a.Backups + ":"
+	return []bootstrap.Change{{What: what + " " + strings.Join(a.old.paths, ", ")}}, nil
+}
+
+func (a *Adoption) doBackup(ctx context.Context) error {
+	list := backup.List{App: a.App, At: canon.At(a.Now()), OldRoot: a.OldRoot, OldUnit: a.OldUnit, Enabled: a.old.enabled()}
+	needs := backup.Needs{Root: a.Root, Unit: a.Unit, Restore: append([]string{a.old.files.Unit}, append(a.old.files.DropIns, a.old.env...)...)}
+	for _, m := range a.State {
+		needs.State = append(needs.State, [2]string{filepath.Join(a.OldRoot, m.From), m.To})
+	}
+	var err error
+	if a.backup, err = backup.Make(ctx, a.Backups, list, a.old.paths, needs); err != nil {
+		return err
+	}
+	a.Log(fmt.Sprintf("backed up %d files to %s", len(a.backup.Files), a.backup.Path))
+	return a.backup.Test(ctx)
+}
+
+func (f *former) enabled() bool { return strings.HasPrefix(f.files.Enabled, "enabled") }
+
+// adopted reports whether there is nothing left to do: the new unit runs a release that proved
+// itself, and the old one neither runs nor would start with the machine.
+func (a *Adoption) adopted(ctx context.Context) (bool, error) {
+	st, err := a.dir.State()
+	if err != nil && !errors.Is(err, node.ErrBroken) {
+		return false, err
+	}
+	if !proven(st) || a.old.enabled() || up(a.old.facts) {
+		return false, nil
+	}
+	var is bool
+	err = with(ctx, func(c *systemd.Conn) error {
+		facts, err := c.Facts(ctx, a.Unit)
+		if err != nil {
+			return err
+		}
+		files, err := c.Files(ctx, a.Unit)
+		is = up(facts) && strings.HasPrefix(files.Enabled, "enabled")
+		return err
+	})
+	return is, err
+}
+
+func up(f systemd.Facts) bool { return f.ActiveState != "inactive" && f.ActiveState != "failed" }
+
+// proven reports whether what is live proved itself.
+func proven(st *node.State) bool {
+	return st != nil && st.Intent == nil && st.Retry == nil && st.Running != nil && st.LastGood != nil && st.Running.Version == st.LastGood.Version
+}
+
+// lookEnv makes the new env file, in memory, and compares it with the one on disk.
+func (a *Adoption) lookEnv(ctx context.Context) ([]bootstrap.Change, error) {
+	done, err := a.adopted(ctx)
+	if err != nil || done || len(a.old.env) == 0 {
+		return nil, err
+	}
+	if err := a.makeEnv(); err != nil {
+		return nil, err
+	}
+	have, err := os.ReadFile(a.EnvFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, reason.OnDisk(err)
+	}
+	from := strings.Join(a.old.env, ", ")
+	c := bootstrap.Change{What: fmt.Sprintf("make %s of %s", a.EnvFile, from), Diff: a.env.Diff}
+	switch {
+	case err == nil && string(have) == string(a.env.Text):
+		c = bootstrap.Change{}
+	case err == nil:
+		c = bootstrap.Change{
+			What: fmt.Sprintf("%s is there, and is not what %s would become: it stays; move it away to have it made anew", a.EnvFile, from),
+			Diff: bootstrap.DiffEnv(a.EnvFile, have, a.env.Text), Kept: true,
+		}
+	}
+	var changes []bootstrap.Change
+	if c.What != "" {
+		changes = append(changes, c)
+	}
+	for _, n := range a.env.Notes {
+		changes = append(changes, bootstrap.Change{What: n, Kept: true})
+	}
+	if names := a.old.files.EnvNames; len(names) > 0 {
+		changes = append(changes, bootstrap.Change{What: fmt.Sprintf("%s sets %s by Environment=, which is not taken over: write what the app needs of it into %s or %s", a.OldUnit, strings.Join(names, ", "), a.EnvFile, a.Unit), Kept: true})
+	}
+	return changes, nil
+}
+
+// makeEnv computes the new env file from the old ones and the release, and holds it against the
+// release.
+func (a *Adoption) makeEnv() error {
+	var texts [][]byte
+	for _, f := range a.old.env {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return reason.OnDisk(err)
+		}
+		texts = append(texts, data)
+	}
+	from := strings.Join(a.old.env, ", ")
+	text, err := join(texts)
+	if err != nil {
+		return reason.Errorf(reason.Env, "env file %s: %w", from, err)
+	}
+	release, err := os.OpenRoot(a.release)
+	if err != nil {
+		return reason.OnDisk(err)
+	}
+	defer release.Close()
+	rules, done, err := newRules(a.OldRoot, a.dir.CurrentPath(), release, a.State)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if a.env, err = rules.rewrite(text, from, a.EnvFile); err != nil {
+		return err
+	}
+	if faults := puller.Unfit(a.env.Vars, a.dir.CurrentPath(), release, a.version); len(faults) > 0 {
+		return reason.Errorf(reason.Env, "the app's environment would not fit %s: %s; mend %s, nothing was stopped", a.version, strings.Join(faults, "; "), from)
+	}
+	return nil
+}
+
+// doEnv writes the new env file: root's, readable by the app.
+func (a *Adoption) doEnv(context.Context) error {
+	u, err := user.Lookup(a.User)
+	if err != nil {
+		return reason.Errorf(reason.Config, "env file %s: %w", a.EnvFile, err)
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return err
+	}
+	if have, err := os.ReadFile(a.EnvFile); errors.Is(err, fs.ErrNotExist) {
+		if err := durable.MkdirAll(filepath.Dir(a.EnvFile), 0o755); err != nil {
+			return reason.OnDisk(err)
+		}
+		if err := durable.WriteFile(a.EnvFile, a.env.Text, 0o600); err != nil {
+			return reason.OnDisk(err)
+		}
+	} else if err != nil || string(have) != string(a.env.Text) {
+		return reason.OnDisk(err) // somebody else's
+	}
+	return reason.OnDisk(errors.Join(os.Chown(a.EnvFile, 0, gid), os.Chmod(a.EnvFile, 0o640)))
+}
