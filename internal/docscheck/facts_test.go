@@ -30,6 +30,7 @@ import (
 	"makenot.work/sando/puller"
 	pullercli "makenot.work/sando/puller/cli"
 	"makenot.work/sando/puller/doctor"
+	"makenot.work/sando/puller/oldroot"
 )
 
 // facts maps the name of something to what can be said of it in a few words; the words
@@ -204,6 +205,7 @@ func documentsOf() map[string]reflect.Type {
 		"puller history":  reflect.TypeFor[node.Event](),
 		"puller verify":   reflect.TypeFor[puller.Verified](),
 		"puller doctor":   reflect.TypeFor[doctor.Check](),
+		"--old-root":      reflect.TypeFor[oldroot.Report](),
 		"puller unblock":  reflect.TypeFor[puller.Result](),
 	}
 }

@@ -181,3 +181,15 @@ func (s *search) sorted() *Report {
 	slices.SortFunc(s.report.Unread, func(a, b Unread) int { return cmp.Compare(a.File, b.File) })
 	return &s.report
 }
+
+// Reason is how the search ended: "policy" while something names the directory, "io" when nothing
+// does but not everything could be looked at, else "current".
+func (r *Report) Reason() reason.Code {
+	switch {
+	case len(r.References) > 0:
+		return reason.Policy
+	case len(r.Unread) > 0:
+		return reason.IO
+	}
+	return reason.Current
+}
