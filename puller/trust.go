@@ -112,7 +112,7 @@ func (c *cycle) anchor() ([]byte, *signing.Trust, error) {
 
 // anchorWay says how the anchor is made good.
 func (c *cycle) anchorWay() string {
-	return fmt.Sprintf("copy trust.json of the builder there; `sha256sum %s` must say the fingerprint that `builder enroll %s --tier %s` prints", c.cfg.Trust, c.cfg.Node, c.cfg.Tier)
+	return fmt.Sprintf("put the newest trust/<N>.json of the channel repo there; `sha256sum %s` must say the fingerprint that `builder enroll %s --tier %s` prints", c.cfg.Trust, c.cfg.Node, c.cfg.Tier)
 }
 
 // doubt is an error about the signatures of what was polled. When nothing at all that the
