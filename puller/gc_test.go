@@ -207,7 +207,7 @@ func newLife(t *testing.T, seed uint64) *life {
 	must(t, err)
 	l := &life{t: t, rand: rand.New(rand.NewPCG(seed, 1)), dir: dir}
 	cfg := &Config{App: "mnw", Tier: "b", Retain: 1 + l.rand.IntN(4)}
-	l.puller = &Puller{cfg: cfg, dir: dir, service: l, log: slog.New(slog.DiscardHandler), now: time.Now}
+	l.puller = &Puller{cfg: cfg, dir: dir, service: l, log: slog.New(slog.DiscardHandler), now: time.Now, proof: clock{time.Now, sleep}}
 	return l
 }
 
