@@ -25,7 +25,6 @@ func (p *program) table(lines [][]string) {
 }
 
 func (p *program) printInit(m *builder.Initialized) {
-	node := "/etc/sando/" + m.App + "/trust.json"
 	p.printf("made a builder for %s in %s\n\n", m.App, m.Dir)
 	p.table([][]string{
 		{"builder.toml", "its configuration"},
@@ -39,9 +38,8 @@ func (p *program) printInit(m *builder.Initialized) {
 		"     replace every other key, and are needed for nothing else. One of them is enough.\n")
 	p.printf("  2. Edit %s: [source], [build], [[release_contents]].\n", m.Config)
 	p.printf("  3. In %s: builder release\n", m.Dir)
-	p.printf("  4. On each node: copy keys/trust.json to %s; sha256sum must print\n     %s.\n", node, m.Fingerprint.Hex())
-	p.printf("     In the puller's configuration, on this machine:\n")
-	p.printf("       [channels] repo = %q\n       [storage]  url = %q\n", m.Repo, m.Bucket)
+	p.printf("  4. In %s: builder enroll NODE --tier TIER prints the command that makes a machine a\n"+
+		"     node, with the fingerprint above; run it there, as root.\n", m.Dir)
 	p.printf("     For nodes on other machines, bucket and channel repo go elsewhere: docs/servers.md.\n")
 	p.printf("\nThis machine has the release key and the channel key, so it both builds and promotes, and\n" +
 		"who takes it over can do both. docs/trust.md says how to part them.\n")
