@@ -7,9 +7,6 @@ import (
 	"log/slog"
 	"os"
 
-	"golang.org/x/term"
-
-	"makenot.work/sando/internal/cli"
 	"makenot.work/sando/internal/reason"
 )
 
@@ -60,35 +57,8 @@ func (p *program) newPassphrase(ctx context.Context) ([]byte, error) {
 
 // prompt asks on the terminal.
 func (p *program) prompt(ctx context.Context, text string) ([]byte, error) {
-	in, ok := p.std.In.(*os.File)
-	if !ok || !cli.IsTerminal(in) {
+	if !p.std.Asks() {
 		return nil, reason.Errorf(reason.Config, "no passphrase: set %s, or run in a terminal to be asked for it", passwordVariable)
 	}
-	fd := int(in.Fd())
-	before, err := term.GetState(fd)
-	if err != nil {
-		return nil, err
-	}
-	fmt.Fprint(p.std.Err, text)
-	type answer struct {
-		pass []byte
-		err  error
-	}
-	// A read from a terminal cannot be called off: after ctx has ended, the goroutine
-	// waits for a line until the process ends, which is soon.
-	typed := make(chan answer, 1)
-	go func() {
-		pass, err := term.ReadPassword(fd)
-		typed <- answer{pass, err}
-	}()
-	defer fmt.Fprintln(p.std.Err)
-	select {
-	case a := <-typed:
-		return a.pass, a.err
-	case <-ctx.Done():
-		if err := term.Restore(fd, before); err != nil {
-			return nil, err
-		}
-		return nil, context.Cause(ctx)
-	}
+	return p.std.Secret(ctx, text)
 }

@@ -62,7 +62,12 @@ func Create(path string, r io.Reader, perm fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	err = unnamed(op("link", path, func() error { return os.Link(tmp, path) }), tmp, path)
+	return place(tmp, path)
+}
+
+// place gives a temporary file the name path, if that is free.
+func place(tmp, path string) error {
+	err := unnamed(op("link", path, func() error { return os.Link(tmp, path) }), tmp, path)
 	if rm := os.Remove(tmp); err == nil {
 		err = rm
 	}
