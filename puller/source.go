@@ -23,6 +23,16 @@ const (
 	sourceBucket = "bucket"
 )
 
+// ErrNotPromoted is matched where there is no channel of this node's tier at all: nothing went
+// wrong, as long as none was ever accepted.
+var ErrNotPromoted = errors.New("nothing was promoted")
+
+// notMirrored is that of a mirror.
+type notMirrored struct{}
+
+func (notMirrored) Error() string        { return "nothing was mirrored" }
+func (notMirrored) Is(target error) bool { return target == ErrNotPromoted }
+
 // news is the signed documents that one poll found. They are judged by the same rules
 // wherever they come from.
 type news interface {
@@ -107,7 +117,7 @@ func (n *commit) channel(_ context.Context, kids []string) (signing.Signed, erro
 	path := repo.ChannelFile(n.cfg.Tier)
 	s, err := n.snap.Signed(path, kids, layout.MaxChannel)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, reason.Errorf(reason.Stale, "the channel repo has no %s: nothing was promoted to tier %q yet, or somebody removed it; what runs stays; `builder promote %s` makes one", path, n.cfg.Tier, n.cfg.Tier)
+		return s, reason.Errorf(reason.Stale, "the channel repo has no %s: %w to tier %q yet, or somebody removed it; what runs stays; `builder promote %s` makes one", path, ErrNotPromoted, n.cfg.Tier, n.cfg.Tier)
 	}
 	if err != nil {
 		return s, fmt.Errorf("read channel %q: %w", n.cfg.Tier, err)
@@ -144,8 +154,8 @@ func (c *cycle) askMirror(ctx context.Context) (news, error) {
 	case errors.Is(err, bucket.ErrSame):
 		return nil, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, reason.Errorf(reason.Stale, "%w: nothing was mirrored for tier %q yet, or somebody removed it; what runs stays; `builder mirror %s` copies it from the channel repo",
-			err, c.cfg.Tier, c.cfg.Tier)
+		return nil, reason.Errorf(reason.Stale, "%w: %w for tier %q yet, or somebody removed it; what runs stays; `builder mirror %s` copies it from the channel repo",
+			err, notMirrored{}, c.cfg.Tier, c.cfg.Tier)
 	case err != nil:
 		return nil, err
 	}

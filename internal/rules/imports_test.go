@@ -23,9 +23,9 @@ func edges() [][2]string {
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
 		{"puller/doctor", "puller systemd signing channels layout layout/bucket layout/bucket/s3 layout/node internal/canon internal/cli internal/config internal/probe internal/reason"},
-		{"puller/cli", "puller puller/daemon puller/doctor puller/oldroot systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
+		{"puller/cli", "puller puller/bootstrap puller/daemon puller/doctor puller/oldroot systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/later internal/reason"},
-		{"puller/bootstrap", "channels/repo puller puller/anchor puller/envfile systemd systemd/appunit signing layout layout/bucket layout/node internal/config internal/durable internal/reason"},
+		{"puller/bootstrap", "channels/repo puller puller/anchor puller/envfile systemd systemd/appunit signing layout layout/bucket layout/node internal/canon internal/config internal/durable internal/reason"},
 		{"puller/adopt/backup", "internal/canon internal/durable internal/reason"},
 		{"puller/adopt/convert", "layout/node internal/durable internal/reason"},
 		{"puller/adopt", "puller puller/adopt/backup puller/adopt/convert puller/bootstrap puller/envfile systemd layout/node internal/canon internal/durable internal/probe internal/reason"},

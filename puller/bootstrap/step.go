@@ -29,15 +29,17 @@ type Step struct {
 
 // Change is one thing that a step changes, or would.
 type Change struct {
-	What string `json:"what"`           // "make directory /opt/mnw, root:root 0755"
-	Diff string `json:"diff,omitempty"` // unified, of a file
-	Kept bool   `json:"kept,omitempty"` // what is there is another thing, and stays; What says so, and what a person can do
+	What string // "make directory /opt/mnw, root:root 0755"
+	Diff string // unified, of a file
+	Kept bool   // what is there is another thing, and stays; What says so, and what a person can do
 }
 
 // Planned is a change and the step that it belongs to.
 type Planned struct {
 	Step string `json:"step"`
-	Change
+	What string `json:"what"`
+	Diff string `json:"diff,omitempty"`
+	Kept bool   `json:"kept,omitempty"`
 }
 
 // Planning is what is missing for a list of steps.
@@ -60,7 +62,7 @@ func Plan(ctx context.Context, steps []Step) (*Planning, error) {
 			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
 		for _, c := range changes {
-			p.Changes = append(p.Changes, Planned{s.Name, c})
+			p.Changes = append(p.Changes, Planned{s.Name, c.What, c.Diff, c.Kept})
 			p.todo[n] = p.todo[n] || !c.Kept
 		}
 	}

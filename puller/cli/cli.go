@@ -50,7 +50,7 @@ func Command(std cli.Std) *cobra.Command {
 	flags.StringArrayVar(&p.set, "set", nil, "override a configuration key: `KEY=VALUE`, e.g. health.stable_for=5s (repeatable)")
 	flags.BoolVar(&p.json, "json", false, "print one JSON document instead of text")
 	flags.BoolVarP(&p.v, "verbose", "v", false, "log each step, also on a terminal")
-	root.AddCommand(p.run(), p.status(), p.history(), p.verify(), p.unblock(), p.unit(), p.oldRoot(p.doctor()))
+	root.AddCommand(p.run(), p.status(), p.history(), p.verify(), p.unblock(), p.unit(), p.oldRoot(p.doctor(), p.bootstrap()))
 	p.spell(root)
 	return root
 }
@@ -259,12 +259,7 @@ func (p *program) open(ctx context.Context) (*puller.Puller, error) {
 	if err != nil {
 		return nil, err
 	}
-	level := slog.LevelInfo
-	if cli.IsTerminal(p.std.Err) && !p.v {
-		level = slog.LevelWarn
-	}
-	log := slog.New(speller{cli.NewLogger(p.std.Err, level).Handler(), p.flags()})
-	return puller.New(ctx, cfg, log, meter(p.std.Err))
+	return puller.New(ctx, cfg, p.log(), meter(p.std.Err))
 }
 
 func (p *program) load() (*puller.Config, error) {

@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"makenot.work/sando/internal/cli"
+	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/puller"
+	"makenot.work/sando/puller/bootstrap"
+	"makenot.work/sando/puller/doctor"
+)
+
+// Bootstrapped is what a bootstrap did, or, dry, would do.
+type Bootstrapped struct {
+	App         string              `json:"app"`
+	Tier        string              `json:"tier"`
+	DryRun      bool                `json:"dry_run"`
+	Changes     []bootstrap.Planned `json:"changes"` // in order; none: everything is so already
+	Fingerprint layout.Digest       `json:"fingerprint,omitempty"`
+	Update      *puller.Result      `json:"update,omitempty"` // the first update, if one was done
+	Checks      []doctor.Check      `json:"checks,omitempty"` // what doctor found then
+}
+
+// bootstrapFlags are those of puller bootstrap.
+type bootstrapFlags struct {
+	bootstrap.Options
+	stateMode string
+	dry, yes  bool
+}
+
+func (p *program) bootstrap() *cobra.Command {
+	f := &bootstrapFlags{}
+	cmd := &cobra.Command{
+		Use:   "bootstrap --app NAME --tier TIER --storage URL --channels URL --trust-fingerprint DIGEST",
+		Short: "Make this machine a node of an app",
+		Long: `Set up everything that a node needs: program and units, a user of the app's own, directories, env
+file, trust, credentials, configuration; then do the first update and start the puller.
+
+What is there already stays: a file with other content is shown as a diff, and kept. Run again, it
+does what is missing. Secrets are asked for, and never printed. "builder enroll" prints the line.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.config != "" || len(p.set) > 0 {
+				return reason.Errorf(reason.Config, "--config and --set do not go with bootstrap: it writes %s/NAME.toml from its own flags", puller.ConfigDir)
+			}
+			mode, err := strconv.ParseUint(f.stateMode, 8, 32)
+			if err != nil {
+				return reason.Errorf(reason.Config, "--state-mode: %q is not an octal number", f.stateMode)
+			}
+			f.App, f.StateMode = p.app, fs.FileMode(mode)
+			return p.makeNode(cmd.Context(), f)
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func (f *bootstrapFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.Tier, "tier", "", "`TIER` whose channel this node follows")
+	flags.StringVar(&f.Node, "node", "", "`NAME` of this node (default: the host name)")
+	flags.StringVar(&f.Root, "root", "", "`DIR` of the releases (default /opt/APP)")
+	flags.StringVar(&f.Storage.URL, "storage", "", "`URL` of the bucket: s3://BUCKET[/PREFIX] or file:///DIR")
+	flags.StringVar(&f.Storage.Endpoint, "endpoint", "", "`URL` of an S3-compatible server (default: Amazon's)")
+	flags.StringVar(&f.Storage.Region, "region", "", "`REGION` of the bucket")
+	flags.BoolVar(&f.Storage.PathStyle, "path-style", false, "name the bucket in the path everywhere")
+	flags.BoolVar(&f.Storage.Anonymous, "anonymous", false, "ask the storage without credentials")
+	flags.StringVar(&f.Storage.AccessKeyFile, "access-key-file", "", "`FILE` with the access key; asked for when missing (default /etc/sando/APP/s3.access)")
+	flags.StringVar(&f.Storage.SecretKeyFile, "secret-key-file", "", "`FILE` with the secret key; asked for when missing (default /etc/sando/APP/s3.secret)")
+	flags.StringVar(&f.Storage.CAFile, "storage-ca", "", "`FILE` with certificates that the storage is trusted by besides those of the system")
+	flags.StringVar(&f.Channels.URL, "channels", "", "`URL` of the channel repo; or bucket: its mirror in the storage")
+	flags.StringVar(&f.Channels.Branch, "branch", "main", "`BRANCH` of the channel repo")
+	flags.StringVar(&f.Channels.Path, "path", "", "`DIR` in the channel repo")
+	flags.StringVar(&f.Channels.TokenFile, "token-file", "", "`FILE` with a token for https; asked for when missing (default /etc/sando/APP/git.token)")
+	flags.StringVar(&f.Channels.SSHKey, "ssh-key", "", "`FILE` with a private key for ssh (default /etc/sando/APP/ssh)")
+	flags.StringVar(&f.Channels.KnownHosts, "known-hosts", "", "`FILE` with the host's keys for ssh (default /etc/sando/APP/known_hosts)")
+	flags.StringVar(&f.Channels.CAFile, "channels-ca", "", "`FILE` with certificates that the git host is trusted by besides those of the system")
+	flags.StringVar(&f.Trust, "trust", "", "`FILE` or https URL of trust.json (default: looked for in the channel repo by its fingerprint)")
+	flags.StringVar(&f.Fingerprint, "trust-fingerprint", "", "`DIGEST` of trust.json, as the builder said it; without it, it is shown and asked about")
+	flags.Int64Var(&f.MinSeq, "min-seq", 0, "least counter of the channel to believe, `N`")
+	flags.StringVar(&f.Unit, "unit", "", "`NAME` of the app's unit (default APP.service)")
+	flags.StringVar(&f.User, "user", "", "`USER` that the app runs as; made when missing (default: that of the unit, or APP)")
+	flags.StringVar(&f.Exec, "exec", "", "`COMMAND` that runs the app, such as \"/opt/mnw/current/mnw serve\"; needed when its unit is not there, and written into it")
+	flags.StringVar(&f.EnvFile, "env-file", "", "env `FILE` of the app, made when missing; or none (default /etc/APP/APP.env)")
+	flags.StringVar(&f.EnvTemplate, "env-template", "", "`FILE` that the env file is made from")
+	flags.StringVar(&f.stateMode, "state-mode", "0750", "`MODE` of /var/lib/APP")
+	flags.StringVar(&f.Health, "health", "", "`URL` that answers 200 while the app is well")
+	flags.StringArrayVar(&f.HealthJSON, "health-json", nil, "what its answer must hold, `KEY=VALUE` (repeatable; default version={version})")
+	flags.BoolVar(&f.Timer, "timer", false, "a cycle every minute by puller-once@APP.timer, instead of the daemon")
+	flags.BoolVar(&f.dry, "dry-run", false, "say what would be done; change nothing")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask before it begins")
+	none := cobra.FixedCompletions([]string{bootstrap.None}, cobra.ShellCompDirectiveDefault)
+	nothing := cobra.NoFileCompletions
+	for name, complete := range map[string]cobra.CompletionFunc{
+		"channels": cobra.FixedCompletions([]string{bootstrap.Bucket, "https://", "ssh://", "file:///"}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp),
+		"storage":  cobra.FixedCompletions([]string{"s3://", "file:///"}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp),
+		"env-file": none, "access-key-file": none, "secret-key-file": none, "token-file": none,
+		"tier": nothing, "node": nothing, "endpoint": nothing, "region": nothing, "branch": nothing, "trust-fingerprint": nothing,
+		"min-seq": nothing, "unit": nothing, "user": nothing, "state-mode": nothing, "health": nothing, "health-json": nothing,
+	} {
+		if err := cmd.RegisterFlagCompletionFunc(name, complete); err != nil {
+			panic(err) // the flags are defined above
+		}
+	}
+}
+
+// makeNode judges, asks, and does.
+func (p *program) makeNode(ctx context.Context, f *bootstrapFlags) error {
+	person := bootstrap.Person{}
+	if p.std.Asks() {
+		person = bootstrap.Person{Confirm: p.std.Confirm, Secret: p.std.Secret}
+	}
+	n, err := bootstrap.New(ctx, f.Options, bootstrap.Setup{Person: person, Dry: f.dry, Log: p.log(), Meter: meter(p.std.Err), Tell: p.teller()})
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	steps, err := n.Prepare()
+	if err != nil {
+		return err
+	}
+	plan, err := bootstrap.Plan(ctx, append(steps, n.Live()...))
+	if err != nil {
+		return err
+	}
+	report := Bootstrapped{App: f.App, Tier: f.Tier, DryRun: f.dry, Changes: plan.Changes, Fingerprint: n.Fingerprint()}
+	if f.dry {
+		return p.showBootstrapped(report, "would be done", nil)
+	}
+	if !plan.Nothing() && person.Confirm != nil && !f.yes {
+		if err := p.goOn(ctx, person, report); err != nil {
+			return err
+		}
+	}
+	if err := plan.Apply(ctx, p.stepper()); err != nil {
+		return fmt.Errorf("%w; what was done before stays: mend that, and run the same command again", err)
+	}
+	var failed error
+	report.Update, failed = n.Update()
+	report.Checks = doctor.Examine(ctx, doctor.Options{File: filepath.Join(puller.ConfigDir, f.App+".toml")})
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return p.showBootstrapped(report, "done", failed)
+}
+
+// goOn shows what will be done, and asks whether it may.
+func (p *program) goOn(ctx context.Context, person bootstrap.Person, report Bootstrapped) error {
+	writeChanges(p.std.Err, report, "will be done")
+	yes, err := person.Confirm(ctx, "Go on?")
+	if err == nil && !yes {
+		err = reason.Errorf(reason.Config, "not confirmed: nothing was changed")
+	}
+	return err
+}
+
+// stepper shows on a terminal what is being done.
+func (p *program) stepper() func(bootstrap.Step, bool) {
+	if !cli.IsTerminal(p.std.Err) {
+		return nil
+	}
+	return func(s bootstrap.Step, done bool) {
+		if !done {
+			fmt.Fprintf(p.std.Err, "%s …\n", s.Name)
+		}
+	}
+}
+
+// showBootstrapped tells what was done, how the first update ended, as `puller` would, and
+// what doctor found. The error is of the first of them that is not well.
+func (p *program) showBootstrapped(r Bootstrapped, did string, failed error) error {
+	waits := failed == nil && r.Update != nil && r.Update.Reason.Exit() != 0 // nothing was promoted
+	for n, c := range r.Checks {
+		r.Checks[n].Mend, r.Checks[n].Found = p.spelled(c.Mend, c.Command), literal(c.Found, p.flags())
+	}
+	verdict := doctor.Verdict(r.Checks)
+	if waits && reason.Of(verdict) == reason.Stale {
+		verdict = nil
+	}
+	if p.json {
+		if err := cli.JSON(p.std.Out, r); err != nil {
+			return err
+		}
+		p.complain(failed)
+	} else {
+		writeChanges(p.std.Out, r, did)
+		p.writeFirst(r, waits)
+		writeFindings(p.std.Out, r.Checks)
+	}
+	switch {
+	case failed != nil && p.json:
+		return cli.Exit(reason.Of(failed))
+	case failed != nil:
+		return failed
+	case verdict != nil:
+		return cli.Exit(reason.Of(verdict))
+	}
+	return nil
+}
+
+func (p *program) writeFirst(r Bootstrapped, waits bool) {
+	switch {
+	case r.DryRun:
+		fmt.Fprintln(p.std.Out, "nothing was changed")
+	case waits:
+		p.warnings(r.Update.Warnings)
+		fmt.Fprintf(p.std.Out, "nothing was promoted to tier %q yet: `builder promote %[1]s` on the builder does, and this node follows by itself\n", r.Tier)
+	case r.Update != nil:
+		p.warnings(r.Update.Warnings)
+		if r.Update.Reason.Exit() == 0 {
+			fmt.Fprintf(p.std.Out, "%s: %s\n", r.Update.Reason, cli.Printable(literal(r.Update.Message, p.flags())))
+		}
+	}
+}
+
+// writeFindings prints what doctor has to say, and of what is well only that it is.
+func writeFindings(out io.Writer, checks []doctor.Check) {
+	var odd []doctor.Check
+	for _, c := range checks {
+		if c.Result == doctor.Failed || c.Result == doctor.Warning {
+			odd = append(odd, c)
+		}
+	}
+	writeChecks(out, odd)
+	if len(checks) > 0 && doctor.Verdict(checks) == nil {
+		fmt.Fprintf(out, "doctor: %d checks, an update would work now\n", len(checks))
+	}
+}
+
+// writeChanges lists what is changed, then what is there and stays. Of what is new the
+// content is shown only as long as it is not there to be read.
+func writeChanges(out io.Writer, r Bootstrapped, did string) {
+	var changed, kept bytes.Buffer
+	for _, c := range r.Changes {
+		w := &changed
+		if c.Kept {
+			w = &kept
+		}
+		fmt.Fprintf(w, "  - %s\n", cli.Printable(c.What))
+		if !c.Kept && did == "done" {
+			continue
+		}
+		for line := range strings.Lines(c.Diff) {
+			fmt.Fprintf(w, "      %s\n", cli.Printable(strings.TrimSuffix(line, "\n")))
+		}
+	}
+	if changed.Len() == 0 {
+		fmt.Fprintf(out, "%s: everything is there already: nothing to do\n", r.App)
+	} else {
+		fmt.Fprintf(out, "%s: %s:\n%s", r.App, did, changed.String())
+	}
+	if kept.Len() > 0 {
+		fmt.Fprintf(out, "%s: there already, and left as it is:\n%s", r.App, kept.String())
+	}
+}
+
+// log is what a cycle of this command tells.
+func (p *program) log() *slog.Logger {
+	level := slog.LevelInfo
+	if cli.IsTerminal(p.std.Err) && !p.v {
+		level = slog.LevelWarn
+	}
+	return slog.New(speller{cli.NewLogger(p.std.Err, level).Handler(), p.flags()})
+}
