@@ -50,7 +50,7 @@ func Command(std cli.Std) *cobra.Command {
 	flags.StringArrayVar(&p.set, "set", nil, "override a configuration key: `KEY=VALUE`, e.g. health.stable_for=5s (repeatable)")
 	flags.BoolVar(&p.json, "json", false, "print one JSON document instead of text")
 	flags.BoolVarP(&p.v, "verbose", "v", false, "log each step, also on a terminal")
-	root.AddCommand(p.run(), p.status(), p.history(), p.verify(), p.unblock(), p.unit(), p.oldRoot(p.doctor(), p.bootstrap()))
+	root.AddCommand(p.run(), p.status(), p.history(), p.verify(), p.unblock(), p.unit(), p.oldRoot(p.doctor()), p.bootstrap())
 	p.spell(root)
 	return root
 }
