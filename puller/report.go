@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"makenot.work/sando/internal/canon"
+	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/layout/report"
@@ -31,7 +34,26 @@ func (p *Puller) openReports(ctx context.Context) error {
 	p.reporter = &reporter.Reporter{
 		Bucket: b, Dir: p.dir, Heartbeat: p.cfg.Report.Heartbeat, Log: p.log,
 		Where: fmt.Sprintf("%s %s %s", p.cfg.Storage.URL, p.cfg.Storage.Endpoint, layout.ReportKey(p.cfg.App, p.cfg.Node)),
+		Ready: p.reportable,
 		Now:   func() time.Time { return p.now() }, Chance: rand.Float64, Record: func(e node.Event) { p.note(p.dir, e) },
+	}
+	return nil
+}
+
+// reportable refuses a bucket that is a directory of somebody else's: where root made a file or
+// a directory, its owner could not write any more.
+func (p *Puller) reportable() error {
+	path, ok := strings.CutPrefix(p.cfg.Storage.URL, "file://")
+	if !ok {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return reason.Errorf(reason.IO, "the bucket is not there: %w", err)
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		return reason.Errorf(reason.Config, "the bucket %s belongs to uid %d, and this puller runs as uid %d: what it wrote there would be in its owner's way; "+
+			"give it to the puller's user, who may be the builder's too, or set report.enabled = false", path, owner, os.Geteuid())
 	}
 	return nil
 }

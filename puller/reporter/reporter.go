@@ -61,7 +61,8 @@ const (
 // Reporter writes the reports of one node.
 type Reporter struct {
 	Bucket    bucket.Bucket
-	Where     string // the place in words, so that another one is seen to be another
+	Where     string       // the place in words, so that another one is seen to be another
+	Ready     func() error // may say, before each report, that it must not be written there
 	Dir       *node.Dir
 	Heartbeat time.Duration
 	Log       *slog.Logger
@@ -188,6 +189,9 @@ func (w *Reporter) due(st *node.Reporting, news layout.Digest) bool {
 
 // write makes r the report of this node.
 func (w *Reporter) write(ctx context.Context, st *node.Reporting, r *report.Report) error {
+	if err := w.Ready(); err != nil {
+		return err
+	}
 	data, err := r.Encode()
 	if err != nil {
 		return err

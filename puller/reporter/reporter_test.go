@@ -86,7 +86,7 @@ func joined(t *testing.T, base string) *machine {
 	must(t, err)
 	m := &machine{t: t, base: base, now: time.Date(2026, 6, 3, 3, 0, 0, 0, time.UTC), bucket: &counting{Bucket: b}}
 	m.w = &reporter.Reporter{
-		Bucket: m.bucket, Where: "here", Dir: dir, Heartbeat: heartbeat, Log: slog.New(slog.NewTextHandler(&m.log, nil)),
+		Bucket: m.bucket, Where: "here", Ready: func() error { return nil }, Dir: dir, Heartbeat: heartbeat, Log: slog.New(slog.NewTextHandler(&m.log, nil)),
 		Now: func() time.Time { return m.now }, Chance: func() float64 { return m.chance },
 		Record: func(e node.Event) { m.events = append(m.events, e) },
 	}
