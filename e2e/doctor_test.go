@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	miniogo "github.com/minio/minio-go/v7"
+
 	"makenot.work/sando/internal/testenv/gitserver"
 	"makenot.work/sando/internal/testenv/host"
 	"makenot.work/sando/internal/testenv/minio"
@@ -27,7 +29,7 @@ import (
 type patient struct {
 	*server
 	s3     *minio.Server
-	reader minio.User
+	bucket string
 	git    *gitserver.Web
 	ahead  atomic.Int64 // seconds that the bucket's clock is
 }
@@ -89,26 +91,33 @@ interval = "20ms"
 stable_for = "200ms"
 [schedule]
 poll = "@every 1s"
+[report]
+enabled = true
+access_key_file = "/etc/sando/mnw/report.access"
+secret_key_file = "/etc/sando/mnw/report.secret"
 `
 
 func newPatient(t *testing.T) *patient {
 	t.Helper()
 	p := &patient{server: newServer(t, host.Boot(t)), s3: minio.Start(t, minio.Options{TLS: true})}
-	bucket := p.s3.Bucket(t, minio.Private)
-	writer := p.s3.User(t, minio.Allow([]string{"s3:GetObject", "s3:PutObject"}, bucket+"/*"))
-	p.reader = p.s3.User(t, minio.Allow([]string{"s3:GetObject"}, bucket+"/*"))
+	p.bucket = p.s3.Bucket(t, minio.Private)
+	writer := p.s3.User(t, minio.Allow([]string{"s3:GetObject", "s3:PutObject"}, p.bucket+"/*"))
+	reader := p.s3.User(t, minio.Allow([]string{"s3:GetObject"}, p.bucket+"/*"))
+	reports := p.s3.User(t, fmt.Sprintf(`{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":["s3:GetObject","s3:PutObject"],"Resource":["arn:aws:s3:::%[1]s/mnw/reports/alpha.json","arn:aws:s3:::%[1]s/mnw/reports/beta.json"]}]}`, p.bucket))
 	repo := filepath.Join(t.TempDir(), "channels.git")
 	p.git = gitserver.HTTPS(t, repo)
 	for name, file := range map[string]string{
 		"/srv/s3.access": writer.AccessKeyFile, "/srv/s3.secret": writer.SecretKeyFile, "/srv/s3-ca.pem": p.s3.CAFile,
-		"/etc/sando/mnw/s3.access": p.reader.AccessKeyFile, "/etc/sando/mnw/s3.secret": p.reader.SecretKeyFile, "/etc/sando/mnw/s3-ca.pem": p.s3.CAFile,
+		"/etc/sando/mnw/s3.access": reader.AccessKeyFile, "/etc/sando/mnw/s3.secret": reader.SecretKeyFile, "/etc/sando/mnw/s3-ca.pem": p.s3.CAFile,
+		"/etc/sando/mnw/report.access": reports.AccessKeyFile, "/etc/sando/mnw/report.secret": reports.SecretKeyFile,
 		"/etc/sando/mnw/git.token": p.git.TokenFile, "/etc/sando/mnw/git-ca.pem": p.git.CAFile,
 	} {
 		p.Copy(t, file, name)
 	}
 	p.Write(t, "/srv/builder.toml", strings.Replace(mnwBuilder, `url = "./bucket"`, fmt.Sprintf(
-		"url = \"s3://%s\"\nendpoint = \"%s\"\naccess_key_file = \"s3.access\"\nsecret_key_file = \"s3.secret\"\nca_file = \"s3-ca.pem\"", bucket, p.s3.Endpoint), 1), 0o644)
-	p.Write(t, "/etc/sando/mnw.toml", fmt.Sprintf(doctorConfig, p.git.URL, bucket, p.s3.Endpoint, p.addr), 0o644)
+		"url = \"s3://%s\"\nendpoint = \"%s\"\naccess_key_file = \"s3.access\"\nsecret_key_file = \"s3.secret\"\nca_file = \"s3-ca.pem\"", p.bucket, p.s3.Endpoint), 1), 0o644)
+	p.Write(t, "/etc/sando/mnw.toml", fmt.Sprintf(doctorConfig, p.git.URL, p.bucket, p.s3.Endpoint, p.addr), 0o644)
 	// A disk of its own, that is soon full.
 	p.sh(t, "mkdir /opt/mnw; mount -t tmpfs -o size=64M,mode=755 none /opt/mnw")
 	p.Run(t, "systemctl", "disable", "mnw.service")
@@ -219,6 +228,17 @@ func illnesses() []illness {
 		{"current a directory", "systemctl stop puller@mnw; rm /opt/mnw/current; mkdir /opt/mnw/current; systemctl start puller@mnw", 2, "failed   node: /opt/mnw/current is a directory, want a symlink into releases/", "  mend: mv /opt/mnw/current /opt/mnw/current.", "", "rmdir /opt/mnw/current.*"},
 		{"another deployer", "systemctl stop puller@mnw; cp -r /opt/mnw/releases/1.0.0 /opt/mnw/releases/hot; rm -r /opt/mnw/releases/hot/.sando; ln -sfn releases/hot /opt/mnw/current; systemctl start puller@mnw", 2,
 			"failed   deployer: `current` was changed to hot by another than the puller", "  mend: puller --unpin", "", "rm -r /opt/mnw/releases/hot"},
+		{"credential of reports too mighty", "cat /srv/s3.access >/etc/sando/mnw/report.access; cat /srv/s3.secret >/etc/sando/mnw/report.secret", 3,
+			"failed   reports: the credential in /etc/sando/mnw/report.access may write more than this node's report: also below mnw/channels/", "  mend: let it do s3:PutObject on arn:aws:s3:::",
+			"cat /root/report.access >/etc/sando/mnw/report.access; cat /root/report.secret >/etc/sando/mnw/report.secret", ""},
+		{"credential of reports for reading", "cat /root/s3.access >/etc/sando/mnw/report.access; cat /root/s3.secret >/etc/sando/mnw/report.secret", 2,
+			"failed   reports: the credential in /etc/sando/mnw/report.access may not write this node's report, mnw/reports/alpha.json", "  mend: let it do s3:GetObject and s3:PutObject on arn:aws:s3:::",
+			"cat /root/report.access >/etc/sando/mnw/report.access; cat /root/report.secret >/etc/sando/mnw/report.secret", ""},
+		{"root in /home", "systemctl stop puller@mnw; cp -a /opt/mnw /home; " + edit(toml, `s,^node,root = "/home/mnw"\nnode,`) + "; " + edit("/usr/lib/systemd/system/mnw.service", "s,/opt/,/home/,") + "; " + again + "; systemctl restart mnw; systemctl start puller@mnw || true", 2,
+			"failed   sandbox: root /home/mnw is where the sandbox of puller@mnw sees nothing (ProtectHome=yes)", "  mend: mkdir -p /etc/systemd/system/puller@mnw.service.d && printf ", "", ""},
+		{"root in /srv", "systemctl stop puller@mnw; cp -a /home/mnw /srv; rm -r /etc/systemd/system/puller@mnw.service.d; " + edit(toml, `s,/home,/srv,`) + "; " + edit("/usr/lib/systemd/system/mnw.service", "s,/home/,/srv/,") + "; " + again + "; systemctl restart mnw; systemctl start puller@mnw || true", 2,
+			"failed   sandbox: root /srv/mnw cannot be written in the sandbox of puller@mnw, which allows /opt/mnw", "  mend: mkdir -p /etc/systemd/system/puller@mnw.service.d && printf ", "",
+			"systemctl stop puller@mnw; rm -r /etc/systemd/system/puller@mnw.service.d; " + restore + "; " + edit("/usr/lib/systemd/system/mnw.service", "s,/srv/,/opt/,") + "; " + again + "; systemctl restart mnw; systemctl start puller@mnw"},
 		{"puller stopped", "systemctl disable --now puller@mnw", 2, "failed   puller: no puller is at work: neither puller@mnw.service nor puller-once@mnw.timer is active", "  mend: systemctl enable --now puller@mnw", "", ""},
 		{"puller not enabled", "systemctl disable puller@mnw", 0, "warning  puller: puller@mnw.service runs, and is not started with the machine", "  mend: systemctl enable puller@mnw.service", "", ""},
 		{"puller twice", "systemctl start puller-once@mnw.timer", 0, "warning  deployer: puller@mnw.service and puller-once@mnw.timer are both at work", "  mend: systemctl disable --now puller-once@mnw.timer", "", ""},
@@ -231,14 +251,59 @@ func illnesses() []illness {
 func TestAsRootDoctor(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	p := newPatient(t)
-	p.sh(t, "cp -p "+toml+" /etc/sando/mnw/git.token /etc/sando/mnw/s3.secret /root")
+	p.sh(t, "cp -p "+toml+" /etc/sando/mnw/*.* /root")
 	p.healthy(t)
 	for _, ill := range illnesses() {
 		if !t.Run(ill.name, func(t *testing.T) { p.suffer(t, ill) }) {
 			break
 		}
 	}
-	t.Run("clock", func(t *testing.T) { p.wrongClock(t) })
+	if t.Failed() {
+		return
+	}
+	t.Run("clock", p.wrongClock)
+	t.Run("not root", p.notRoot)
+	t.Run("namesake", p.namesake)
+	t.Run("timer", p.byTimer)
+}
+
+// A node that a timer drives is as healthy.
+func (p *patient) byTimer(t *testing.T) {
+	p.sh(t, "systemctl disable --now puller@mnw; systemctl enable --now puller-once@mnw.timer; "+edit(toml, "/schedule/,/poll/d"))
+	p.healthy(t)
+}
+
+// Who may not look everywhere is told so, and what was not looked at.
+func (p *patient) notRoot(t *testing.T) {
+	r := p.Try(t, "setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", "puller", "doctor")
+	lines := strings.Split(r.Out, "\n")
+	if r.Code != 2 || !strings.HasPrefix(lines[0], "failed   user: this is uid 33, and the puller of /opt/mnw runs as uid 0") || !strings.HasPrefix(lines[1], "  mend: run `puller doctor` as that user: with `sudo`") {
+		t.Errorf("exit code %d\n%s%s", r.Code, r.Out, r.Err)
+	}
+	for n, line := range lines[1:] {
+		if strings.HasPrefix(line, "failed ") {
+			t.Errorf("line %d: %s", n+2, line)
+		}
+	}
+	for _, name := range []string{"node", "channel", "storage", "environment"} {
+		if !strings.Contains(r.Out, "skipped  "+name+": not looked at: needs ") {
+			t.Errorf("%s is not said to be left out:\n%s", name, r.Out)
+		}
+	}
+}
+
+// Another machine with the same name writes the same report, twice.
+func (p *patient) namesake(t *testing.T) {
+	writer := p.s3.Client(t, p.s3.Root)
+	p.until(t, "another machine is seen", func() bool {
+		if _, err := writer.PutObject(t.Context(), p.bucket, "mnw/reports/alpha.json", strings.NewReader("{}"), 2, miniogo.PutObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		p.Run(t, "puller", "--pin", "1.0.0") // which is news
+		p.Run(t, "puller", "--unpin")
+		return p.status(t).Report.Namesake != nil
+	})
+	p.suffer(t, illness{"", "true", 3, `failed   reports: another machine reports as "alpha", last at `, "  mend: set `node` in /etc/sando/mnw.toml, here or there, to a name of its own", edit(toml, "s/alpha/beta/"), ""})
 }
 
 // Of what a server says it is the time that counts, not what is asked of it. What is wrong is

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"makenot.work/sando/internal/probe"
 	"makenot.work/sando/internal/reason"
@@ -25,7 +28,7 @@ func (e *examiner) app(ctx context.Context, conn *systemd.Conn) []Check {
 	if err != nil {
 		return []Check{failed("unit", reason.IO, err.Error(), do("see what systemd does: `systemctl is-system-running`")), skip("app", "the unit")}
 	}
-	checks := e.definition(u)
+	checks := append(e.definition(u), e.envGroups(u)...)
 	if bad := failures(checks); bad {
 		return append(checks, skip("app", "the unit"))
 	}
@@ -34,7 +37,7 @@ func (e *examiner) app(ctx context.Context, conn *systemd.Conn) []Check {
 		checks = append(checks, failed("unit", reason.Unhealthy, fmt.Sprintf("%s is %s, although %s is live", u.name, u.Words(), cur.Version), run("systemctl start %s", u.name)).because("deployer", "environment"))
 		return append(checks, skip("app", "the unit"))
 	}
-	if len(checks) == 0 {
+	if !slices.ContainsFunc(checks, func(c Check) bool { return c.Name == "unit" }) {
 		checks = append(checks, ok("unit", "%s is %s", u.name, u.Words()))
 	}
 	return append(checks, e.probes(ctx)...)
@@ -82,6 +85,27 @@ func (e *examiner) definition(u unit) (checks []Check) {
 	}
 	if u.Enabled == "disabled" {
 		checks = append(checks, warning("unit", u.name+" is not started with the machine", run("systemctl enable %s", u.name)))
+	}
+	return checks
+}
+
+// envGroups finds env files that another group than the app's may read.
+func (e *examiner) envGroups(u unit) (checks []Check) {
+	groups := []string{"0"}
+	if of, err := user.Lookup(u.User); u.User != "" && err == nil {
+		groups = append(groups, of.Gid)
+	}
+	if g, err := user.LookupGroup(u.Group); u.Group != "" && err == nil {
+		groups = append(groups, g.Gid)
+	}
+	for _, file := range e.cfg.Env.Files {
+		info, err := os.Stat(file)
+		if err != nil || info.Mode().Perm()&0o040 == 0 || u.DynamicUser {
+			continue
+		}
+		if gid := fmt.Sprint(info.Sys().(*syscall.Stat_t).Gid); !slices.Contains(groups, gid) {
+			checks = append(checks, warning("permissions", fmt.Sprintf("the env file %s may be read by group %s, which is not that of %s", file, gid, u.name), run("chgrp %s %s", groups[len(groups)-1], quoted(file))))
+		}
 	}
 	return checks
 }

@@ -22,6 +22,7 @@
 //	network      the git host and the bucket can be reached
 //	channel      the tier's channel is there, well signed, and news
 //	storage      what the channel names can be read with these credentials
+//	reports      this node's report can be written by its credential, and nothing else
 //	sandbox      the puller's unit lets it read and write what the configuration names
 //	puller       its daemon or timer is at work, by this configuration and this program
 //	unit         the app's unit can run what `current` names
@@ -97,7 +98,7 @@ type Check struct {
 // names are the checks, in the order in which one causes another.
 var names = [...]string{
 	"config", "user", "permissions", "credentials", "kernel", "disk", "clock", "anchor", "node", "deployer",
-	"network", "channel", "storage", "sandbox", "puller", "unit", "environment", "app", "update", "leftovers",
+	"network", "channel", "storage", "reports", "sandbox", "puller", "unit", "environment", "app", "update", "leftovers",
 }
 
 // Names returns the names of all checks, for the reference.
@@ -140,7 +141,7 @@ func Examine(ctx context.Context, o Options) []Check {
 	checks = append(checks, e.kernel())
 	groups := []func(context.Context) []Check{e.clock, e.systemd}
 	if e.good {
-		groups = append(groups, e.surroundings, e.prospect)
+		groups = append(groups, e.surroundings, e.prospect, e.reports)
 	} else {
 		checks = append(checks, e.disk(nil), e.unconfiguredAnchor())
 		checks = append(checks, e.leftovers()...)
@@ -183,6 +184,7 @@ func arrange(checks []Check) []Check {
 			}
 		}
 	}
+	checks = slices.DeleteFunc(checks, func(c Check) bool { return c.Result == Skipped && failed[c.Name] })
 	rank := func(c Check) int { return slices.Index([]Result{Failed, Warning, Skipped, OK}, c.Result) }
 	slices.SortStableFunc(checks, func(a, b Check) int {
 		if rank(a) != rank(b) {
@@ -246,7 +248,7 @@ func (e *examiner) configuration() []Check {
 		return checks // of the configuration itself
 	}
 	if !e.good {
-		for _, name := range []string{"network", "channel", "storage", "environment", "app", "deployer", "update"} {
+		for _, name := range []string{"network", "channel", "storage", "reports", "environment", "app", "deployer", "update"} {
 			checks = append(checks, skip(name, "a configuration that is accepted"))
 		}
 		return checks

@@ -62,7 +62,7 @@ func (e *examiner) judge(a asked, err error) Check {
 	switch code := reason.Of(err); {
 	case code == reason.Config:
 		c := failed("credentials", code, text, do("mend that, as it says: the key is in section [%s] of %s", a.where, e.o.File))
-		return c.because("permissions")
+		return c.because("user", "permissions", "credentials")
 	case errors.Is(err, fs.ErrNotExist) || strings.Contains(text, "is not in the storage yet"):
 		return failed(a.name, code, text, do("see that storage.url in %s is the builder's, and there, with `builder verify`, that the version is whole", e.o.File))
 	case code == reason.Signature:

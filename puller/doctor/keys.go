@@ -22,6 +22,9 @@ func (e *examiner) idleKeys() (checks []Check) {
 	if c.Schedule.Timezone != "" && c.Schedule.Window == "" && strings.HasPrefix(c.Schedule.Poll, "@every") {
 		idle("schedule.timezone", "there is no window, and polls go by the interval")
 	}
+	if r := c.Report; !r.Enabled && (r.AccessKeyFile != "" || r.Heartbeat != 15*time.Minute) {
+		idle("the rest of [report]", "report.enabled is false")
+	}
 	watched := c.Service.Unit != "" || c.Health.URL != "" || len(c.Health.Smoke) > 0
 	if !watched {
 		if c.Health.Interval != time.Second {

@@ -195,6 +195,7 @@ func (e *examiner) files() []file {
 	all = append(all,
 		file{c.Storage.AccessKeyFile, "storage.access_key_file", true}, file{c.Storage.SecretKeyFile, "storage.secret_key_file", true},
 		file{c.Storage.CAFile, "storage.ca_file", false},
+		file{c.Report.AccessKeyFile, "report.access_key_file", c.Report.Enabled}, file{c.Report.SecretKeyFile, "report.secret_key_file", c.Report.Enabled},
 		file{c.Channels.TokenFile, "channels.token_file", true}, file{c.Channels.CAFile, "channels.ca_file", false},
 		file{c.Channels.SSHKey, "channels.ssh_key", true}, file{c.Channels.KnownHosts, "channels.known_hosts", false})
 	return slices.DeleteFunc(all, func(f file) bool { return f.path == "" })
@@ -275,7 +276,7 @@ func (e *examiner) credentials() []Check {
 		if what == e.cfg.Storage.CAFile {
 			c.Mend = fmt.Sprintf("put the certificate of the authority, as PEM, into %s", what)
 		}
-		return []Check{c.because("permissions")}
+		return []Check{c.because("user", "permissions")}
 	}
 	if e.cfg.Storage.AccessKeyFile == "" && !e.cfg.Storage.Anonymous && strings.HasPrefix(e.cfg.Storage.URL, "s3:") {
 		for _, name := range bucket.Variables() {

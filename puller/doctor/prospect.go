@@ -241,7 +241,11 @@ func (e *examiner) environment(p *puller.Puller, s *puller.Survey) (checks []Che
 		again = fmt.Sprintf(", then `systemctl restart %s`", e.cfg.Service.Unit)
 	}
 	for _, f := range wanted.General {
-		checks = append(checks, failed("environment", reason.Env, f, do("correct it in %s%s", at, again)).because("permissions"))
+		c := failed("environment", reason.Env, f, do("correct it in %s%s", at, again))
+		if strings.Contains(f, "may not be read") {
+			c = c.because("user", "permissions")
+		}
+		checks = append(checks, c)
 	}
 	for _, f := range wanted.Release {
 		checks = append(checks, failed("environment", reason.Env, f, do("correct it in %s%s; or release a version that has it", at, again)))

@@ -191,7 +191,7 @@ func (e *examiner) program(w workers) []Check {
 	if _, err := os.Stat(installed); err != nil {
 		return []Check{failed("puller", reason.Config, fmt.Sprintf("%s starts %s, which is not there", u.name, installed), do("install the program: `install -m 755 puller %s`", installed))}
 	}
-	if exe := fmt.Sprintf("/proc/%d/exe", u.MainPID); u.MainPID != 0 && !same(exe, installed) {
+	if exe := fmt.Sprintf("/proc/%d/exe", u.MainPID); u.active() && u.MainPID != 0 && !same(exe, installed) {
 		if _, err := os.Stat(exe); err == nil {
 			return []Check{warning("puller", fmt.Sprintf("%s was installed anew since %s began: the older program is at work", installed, u.name), run("systemctl restart %s", u.name))}
 		}
@@ -243,12 +243,12 @@ func (e *examiner) sandbox(w workers) []Check {
 	}
 	base := strings.TrimSuffix(u.name, ".service")
 	again := ""
-	if u.active() {
+	if u.ActiveState != "inactive" {
 		again = fmt.Sprintf(" && systemctl restart %s", u.name)
 	}
 	dropIn := func(lines string) mend {
 		dir := "/etc/systemd/system/" + u.name + ".d"
-		return run("mkdir -p %s && printf '[Service]\\n%s' >%[1]s/sando.conf && systemctl daemon-reload%s", dir, lines, again)
+		return run("mkdir -p %s && printf '[Service]\\n%s' >%[1]s/sando.conf && systemctl daemon-reload%[3]s", dir, lines, again)
 	}
 	root := real(e.dir.Root())
 	if slices.Contains(hidden, e.dir.Root()) {
