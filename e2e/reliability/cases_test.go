@@ -10,7 +10,7 @@ import (
 )
 
 func cases() []kase {
-	return slices.Concat(bad(), units(), ways(), databases(), persons(), killed(), orders(), disks(), hooks(), environments())
+	return slices.Concat(bad(), units(), ways(), databases(), persons(), killed(), orders(), disks(), hooks(), environments(), lives())
 }
 
 // release is a test in which 2.0.0 follows a good 1.0.0, and does as how says.
