@@ -143,7 +143,7 @@ func (e *examiner) ask(ctx context.Context, h host) *moment {
 		return nil
 	}
 	u = &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}
-	ctx, cancel := context.WithTimeout(ctx, clockTime)
+	ctx, cancel := context.WithTimeout(ctx, min(clockTime, e.o.limit))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, u.String(), nil)
 	if err != nil {

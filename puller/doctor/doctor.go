@@ -109,11 +109,11 @@ type Options struct {
 	File  string         // the configuration
 	Flags map[string]any // keys of it that are overridden
 
-	now func() time.Time
+	limit time.Duration // 0: standardLimit
 }
 
-// limit is how long news, and what the storage holds, are waited for.
-const limit = 15 * time.Second
+// standardLimit is how long news, and what the storage holds, are waited for.
+const standardLimit = 15 * time.Second
 
 // examiner looks at one node.
 type examiner struct {
@@ -129,8 +129,8 @@ type examiner struct {
 // what was skipped, and what is good.
 func Examine(ctx context.Context, o Options) []Check {
 	e := &examiner{o: o, uid: os.Geteuid(), now: time.Now()}
-	if o.now != nil {
-		e.now = o.now()
+	if o.limit == 0 {
+		e.o.limit = standardLimit
 	}
 	checks := e.configuration()
 	if e.dir == nil {

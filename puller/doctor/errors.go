@@ -39,6 +39,8 @@ func words() []word {
 		{"the host wants a password", "channel", "", "put a token that can read the channel repo into a file, chmod 600, and name it as channels.token_file in {file}"},
 		{"the host forbids this", "channel", "", "let the token in {keys} read the channel repo, or put another into it"},
 		{"there is no such repository", "channel", "", "see whether channels.repo in {file} is right, and what is in {keys} may read it"},
+		{"nothing was promoted to tier", "channel", "", "have a version promoted to it, on the builder: `builder promote {tier}`"},
+		{"nothing was mirrored for tier", "channel", "", "have it mirrored, on the builder: `builder mirror {tier}`"},
 		{"does not accept the key", "channel", "", "let the key in {keys} read the channel repo: its .pub belongs to the repo's deploy keys"},
 		{"is not in channels.known_hosts", "channel", "", "add the host's key to channels.known_hosts, as it says, once it is compared"},
 	}
@@ -47,7 +49,7 @@ func words() []word {
 // judge makes a check of what asking ended with.
 func (e *examiner) judge(a asked, err error) Check {
 	text := err.Error()
-	fill := strings.NewReplacer("{where}", a.where, "{file}", e.o.File, "{host}", hostOf(a.url), "{base}", baseOf(a.url), "{keys}", strings.Join(a.keys, " and "))
+	fill := strings.NewReplacer("{where}", a.where, "{file}", e.o.File, "{host}", hostOf(a.url), "{base}", baseOf(a.url), "{keys}", strings.Join(a.keys, " and "), "{tier}", e.cfg.Tier)
 	var answer *s3.Error
 	if errors.As(err, &answer) {
 		return e.judgeAnswer(a, answer, err)

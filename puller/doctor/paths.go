@@ -31,6 +31,14 @@ func (e *examiner) user() []Check {
 		}
 		return []Check{ok("user", "uid %d, as the puller", e.uid)}
 	}
+	for _, p := range slices.Backward(chain(e.dir.Root())) {
+		if info, err := os.Lstat(p); err == nil { // where it would be made
+			if ownerOf(info) == e.uid {
+				return []Check{ok("user", "uid %d", e.uid)}
+			}
+			break
+		}
+	}
 	return []Check{failed("user", reason.Config, fmt.Sprintf("this is uid %d, and there is no %s of a puller's that runs so: what only root may read was not looked at", e.uid, e.dir.Root()),
 		do("run `puller doctor` as root"))}
 }

@@ -24,7 +24,7 @@ func (e *examiner) prospect(ctx context.Context) []Check {
 		return []Check{failed("config", reason.Of(err), err.Error(), e.mendConfig(err))}
 	}
 	defer p.Close() // nothing was written
-	s := p.Survey(ctx, limit)
+	s := p.Survey(ctx, e.o.limit)
 	checks := []Check{e.node(&s), e.anchor(&s), e.disk(&s)}
 	checks = append(checks, e.news(&s)...)
 	checks = append(checks, e.storage(&s)...)

@@ -89,7 +89,7 @@ func (e *examiner) worker(w workers) (checks []Check) {
 		checks = append(checks, warning("deployer", fmt.Sprintf("%s and %s are both at work: one is enough, and they wait for one another", d.name, t.name), run("systemctl disable --now %s", t.name)))
 	case d.active() || t.active():
 	case !d.loaded() && d.LoadState != "masked" && !t.loaded():
-		return []Check{failed("puller", reason.Config, "no puller is at work, and its units are not there", do("install the shipped units in /etc/systemd/system, then `systemctl daemon-reload && systemctl enable --now puller@%s`", e.cfg.App))}
+		return []Check{failed("puller", reason.Config, "no puller is at work, and its units are not there", do("run the line of `builder enroll` here once more: `puller bootstrap` writes what is missing"))}
 	case d.LoadState == "masked":
 		return []Check{failed("puller", reason.Config, fmt.Sprintf("no puller is at work: %s is masked", d.name), run("systemctl unmask %s && systemctl enable --now %[1]s", d.name))}
 	case d.SubState == "auto-restart" || d.ActiveState == "activating":
