@@ -86,25 +86,6 @@ func (p *Puller) ReportOnce(ctx context.Context) {
 	}
 }
 
-// ProveReport writes the report of this node now, to find out whether that can be done. It is
-// nil, and nothing is written, when reports are off.
-func (p *Puller) ProveReport(ctx context.Context) error {
-	if p.reporter == nil {
-		return nil
-	}
-	c := &cycle{Puller: p, dry: true}
-	if err := c.load(); err != nil {
-		return err
-	}
-	if err := errors.Join(c.loadPin(), c.loadTrust(), c.loadChannel()); err != nil {
-		p.log.Debug("for the report", "error", err)
-	}
-	c.judgePin()
-	r := c.say(p.result(c.st.Last.Reason, c.st.Last.Message), nil)
-	r.Disk = p.room()
-	return p.reporter.Prove(ctx, r)
-}
-
 // lookForOrders is how often a report looks whether there is a new order.
 const lookForOrders = 250 * time.Millisecond
 

@@ -41,7 +41,7 @@ func (w *world) reported() *report.Report {
 	w.puller.Report(w.t.Context(), nil)
 	data, err := os.ReadFile(w.object(layout.ReportKey("mnw", "alpha")))
 	must(w.t, err)
-	r, err := report.Parse(data, report.Want{App: "mnw", Node: "alpha", Now: time.Now(), Ahead: time.Second})
+	r, err := report.Parse(data, report.Want{App: "mnw", Node: "alpha", Now: w.puller.now(), Ahead: time.Second})
 	must(w.t, err)
 	return r
 }
@@ -161,11 +161,9 @@ func TestReportUnwritten(t *testing.T) {
 	if s.Reason != reason.Current || s.Report == nil || s.Report.Problem == nil || !strings.Contains(s.Report.Problem.Cause, "no route to host") || !s.Report.Written.IsZero() {
 		t.Errorf("status is %s, report %+v", s.Reason, s.Report)
 	}
-	if err := w.puller.ProveReport(t.Context()); err == nil || !strings.Contains(err.Error(), "no route to host") {
-		t.Errorf("error is %v", err)
-	}
 	w.puller.reporter.Bucket = w.bucket
-	must(t, w.puller.ProveReport(t.Context()))
+	now := time.Now().Add(time.Minute)
+	w.puller.now = func() time.Time { return now }
 	if r := w.reported(); r.Reason != reason.Current || !r.Healthy || r.Counter == nil {
 		t.Errorf("it says %+v", r)
 	}

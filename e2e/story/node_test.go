@@ -14,9 +14,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	miniogo "github.com/minio/minio-go/v7"
 
 	"makenot.work/sando/internal/testenv/host"
+	"makenot.work/sando/internal/testenv/minio"
 	"makenot.work/sando/internal/testenv/secrets"
+	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/report"
 )
 
 // schedule is how pullers run on a machine.
@@ -81,7 +85,10 @@ WantedBy=multi-user.target
 	etc := "/etc/sando/" + a.name
 	m.host.Copy(m.t, m.path(a.name, "site", "keys", "trust.json"), etc+"/trust.json")
 	m.host.Write(m.t, etc+".toml", m.config(a), 0o644)
+	reporter := m.s3.User(m.t, minio.Allow([]string{"s3:GetObject", "s3:PutObject"}, m.bucket+"/releases/"+layout.ReportKey(a.name, "node-"+m.name)))
+	m.reporters = append(m.reporters, reporter)
 	for name, from := range map[string]string{
+		"report-access": reporter.AccessKeyFile, "report-secret": reporter.SecretKeyFile,
 		"s3-access": m.reader.AccessKeyFile, "s3-secret": m.reader.SecretKeyFile, "s3-ca.pem": m.s3.CAFile,
 		"git-token": m.pull.TokenFile, "git-ca.pem": m.pull.CAFile,
 	} {
@@ -123,6 +130,10 @@ interval = "50ms"
 stable_for = "300ms"
 [schedule]
 poll = "@every 1s"
+[report]
+enabled = true
+access_key_file = "%[6]s/report-access"
+secret_key_file = "%[6]s/report-secret"
 `, a.name, m.name, channels, m.storage(), credentials, etc, m.addrs[a.name])
 }
 
@@ -291,6 +302,7 @@ func (m *machine) ends(a *app, version string) {
 		s := m.status(a)
 		return s.Reason == "current" && s.Running.Version == version && len(s.Blocked) == 0
 	})
+	m.reports(a, version)
 	m.puller(a, "--verbose") // says more than units do
 	m.puller(a, "verify")
 	m.puller(a, "history")
@@ -301,11 +313,28 @@ func (m *machine) ends(a *app, version string) {
 	}
 }
 
+// reports waits until the bucket says that the app runs as that version, and well.
+func (m *machine) reports(a *app, version string) {
+	m.t.Helper()
+	client := m.s3.Client(m.t, m.s3.Root)
+	name := "node-" + m.name
+	m.await(a, "a report of "+version, func() bool {
+		o, err := client.GetObject(m.t.Context(), m.bucket, "releases/"+layout.ReportKey(a.name, name), miniogo.GetObjectOptions{})
+		must(m.t, err)
+		defer o.Close()
+		data, err := io.ReadAll(o)
+		must(m.t, err)
+		r, err := report.Parse(data, report.Want{App: a.name, Node: name, Now: time.Now(), Ahead: 2 * time.Second})
+		must(m.t, err)
+		return r.Healthy && r.Running.Version == version && r.Desired.Version == version && r.Downtime > 0 && r.Disk.Free > 0
+	})
+}
+
 // search searches what was written on the machine, but for where credentials were put.
 func (m *machine) search(s *secrets.Search) []secrets.Finding {
 	m.t.Helper()
 	for _, name := range []string{"mnw", "web"} {
-		for _, file := range []string{"s3-access", "s3-secret", "git-token"} {
+		for _, file := range []string{"s3-access", "s3-secret", "report-access", "report-secret", "git-token"} {
 			s.Except(m.host.Path("/etc/sando/" + name + "/" + file))
 		}
 	}

@@ -28,9 +28,11 @@ type stage struct {
 	bucket string
 	writer minio.User // the builder
 	reader minio.User // a node
-	push   *gitserver.Shell
-	pull   *gitserver.Web
-	said   bytes.Buffer // by all programs
+
+	reporters []minio.User // nodes again, one for each report
+	push      *gitserver.Shell
+	pull      *gitserver.Web
+	said      bytes.Buffer // by all programs
 }
 
 func must(t *testing.T, err error) {
@@ -234,7 +236,7 @@ func (s *stage) secretless(machines []*machine) {
 	search := secrets.Of(s.t, secrets.Presigned(), []secrets.Secret{{Name: "passphrase", Text: passphrase}},
 		secrets.File(s.t, s.writer.AccessKeyFile), secrets.File(s.t, s.writer.SecretKeyFile),
 		secrets.File(s.t, s.reader.AccessKeyFile), secrets.File(s.t, s.reader.SecretKeyFile),
-		secrets.File(s.t, s.push.KeyFile), secrets.File(s.t, s.pull.TokenFile))
+		secrets.File(s.t, s.push.KeyFile), secrets.File(s.t, s.pull.TokenFile), s.reportKeys())
 	for _, f := range s.search(search, machines) {
 		s.t.Error(f)
 	}
@@ -255,6 +257,14 @@ func (s *stage) secretless(machines []*machine) {
 			s.t.Errorf("%s was not searched: other things were found in %v", place, places)
 		}
 	}
+}
+
+// reportKeys are the credentials by which nodes report.
+func (s *stage) reportKeys() (keys []secrets.Secret) {
+	for _, u := range s.reporters {
+		keys = append(append(keys, secrets.File(s.t, u.AccessKeyFile)...), secrets.File(s.t, u.SecretKeyFile)...)
+	}
+	return keys
 }
 
 func (s *stage) search(search *secrets.Search, machines []*machine) []secrets.Finding {

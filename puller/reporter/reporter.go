@@ -85,7 +85,7 @@ var errBusy = errors.New("another puller writes the report")
 //
 // A full disk keeps no daemon from it: that is worth a report.
 func (w *Reporter) Report(ctx context.Context, r *report.Report) (next time.Time) {
-	st, err := w.try(ctx, r, false)
+	st, err := w.try(ctx, r)
 	switch {
 	case errors.Is(err, errBusy), ctx.Err() != nil:
 		return w.Now().Add(firstPause)
@@ -98,15 +98,8 @@ func (w *Reporter) Report(ctx context.Context, r *report.Report) (next time.Time
 	return st.Due.Time
 }
 
-// Prove writes r now, whether or not it is due, and returns what is wrong with that.
-func (w *Reporter) Prove(ctx context.Context, r *report.Report) error {
-	_, err := w.try(ctx, r, true)
-	return err
-}
-
-// try writes r if it is due or must be, and returns what is known then; nil when that cannot
-// be kept.
-func (w *Reporter) try(ctx context.Context, r *report.Report, must bool) (*node.Reporting, error) {
+// try writes r if it is due, and returns what is known then; nil when that cannot be kept.
+func (w *Reporter) try(ctx context.Context, r *report.Report) (*node.Reporting, error) {
 	unlock, err := w.Dir.LockReport()
 	if err != nil {
 		return nil, err
@@ -125,7 +118,7 @@ func (w *Reporter) try(ctx context.Context, r *report.Report, must bool) (*node.
 	if err != nil {
 		return nil, err
 	}
-	if !must && !w.due(st, news) {
+	if !w.due(st, news) {
 		return st, nil
 	}
 	timed, cancel := context.WithTimeout(ctx, Deadline)

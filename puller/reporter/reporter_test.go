@@ -491,23 +491,6 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestProve writes whether or not it is due, and says what is wrong.
-func TestProve(t *testing.T) {
-	m := newMachine(t)
-	m.demand(0, 1)
-	r := m.said
-	m.now = m.now.Add(time.Second)
-	must(t, m.w.Prove(t.Context(), &r))
-	if got := m.object(); !got.Written.Equal(m.now) {
-		t.Errorf("it says %+v", got)
-	}
-	m.bucket.replace = func(context.Context) error { return errors.New("no route to host") }
-	if err := m.w.Prove(t.Context(), &r); err == nil || !strings.Contains(err.Error(), "no route to host") {
-		t.Errorf("error is %v", err)
-	}
-	m.alone()
-}
-
 // TestKey: reports of one app are beside one another.
 func TestKey(t *testing.T) {
 	if got := layout.ReportKey("mnw", "alpha"); got != "mnw/reports/alpha.json" {
