@@ -74,7 +74,7 @@ func (p *Puller) Report(ctx context.Context, beat Beat) time.Time {
 	return p.reporter.Report(ctx, p.said)
 }
 
-// ReportOnce is Report for who does one cycle and ends. A daemon that is at work reports
+// ReportOnce is Report for who ends now, if it did a cycle. A daemon that is at work reports
 // itself what came of it.
 func (p *Puller) ReportOnce(ctx context.Context) {
 	if p.reporter == nil || p.said == nil {

@@ -33,16 +33,23 @@ type program struct {
 	set    []string
 	json   bool
 	v      bool
+	opened *puller.Puller // of a command that needs one
 }
 
 // Run runs the puller with args and returns its exit code.
 func Run(ctx context.Context, args []string, std cli.Std) int {
-	return cli.Main(ctx, Command(std), args, std)
+	p := &program{std: std}
+	code := cli.Main(ctx, p.command(), args, std)
+	if p.opened != nil {
+		p.opened.ReportOnce(ctx) // now, when nobody waits for a word any more
+	}
+	return code
 }
 
 // Command returns the command tree, for Run and for the reference.
-func Command(std cli.Std) *cobra.Command {
-	p := &program{std: std}
+func Command(std cli.Std) *cobra.Command { return (&program{std: std}).command() }
+
+func (p *program) command() *cobra.Command {
 	root := p.cycle()
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.config, "config", "", "configuration `FILE` (default: SANDO_CONFIG, else the only *.toml in "+puller.ConfigDir+")")
@@ -86,13 +93,10 @@ Exit codes: 0 done, nothing to do, pinned or waiting; 1 failed, worth retrying;
 				if err != nil {
 					return err
 				}
-				defer pl.ReportOnce(cmd.Context())
 				return p.showResult(pl.Pin(cmd.Context(), order, opts))
 			case unpin:
-				defer pl.ReportOnce(cmd.Context())
 				return p.showResult(pl.Unpin(cmd.Context(), opts))
 			}
-			defer pl.ReportOnce(cmd.Context())
 			return p.showResult(pl.Step(cmd.Context(), opts))
 		},
 	}
@@ -259,7 +263,8 @@ func (p *program) open(ctx context.Context) (*puller.Puller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return puller.New(ctx, cfg, p.log(), meter(p.std.Err))
+	p.opened, err = puller.New(ctx, cfg, p.log(), meter(p.std.Err))
+	return p.opened, err
 }
 
 func (p *program) load() (*puller.Config, error) {
