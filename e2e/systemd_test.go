@@ -10,13 +10,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"makenot.work/sando/internal/cli"
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/internal/testenv/host"
 	node "makenot.work/sando/puller"
 	"makenot.work/sando/systemd"
@@ -56,12 +56,7 @@ type server struct {
 func newServer(t *testing.T, h *host.Host) *server {
 	t.Helper()
 	s := &server{h, freeAddr(t)}
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "makenot.work/sando/cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := testenv.Programs(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

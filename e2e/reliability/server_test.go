@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/internal/testenv/host"
 	"makenot.work/sando/internal/testenv/hostile"
 	"makenot.work/sando/internal/testenv/minio"
@@ -38,12 +39,12 @@ type server struct {
 func newServer(t *testing.T) *server {
 	t.Helper()
 	s := &server{Host: host.Boot(t), seal: newSeal(t), s3: minio.Start(t, minio.Options{})}
-	bin := t.TempDir()
-	build(t, "-o", bin, "makenot.work/sando/cmd/...")
-	build(t, "-tags", "faults", "-o", filepath.Join(bin, "puller-with-faults"), "makenot.work/sando/cmd/puller")
-	for _, program := range []string{"builder", "puller", "puller-with-faults"} {
-		s.Copy(t, filepath.Join(bin, program), "/usr/local/bin/"+program)
+	for _, program := range []string{"builder", "puller"} {
+		s.Copy(t, filepath.Join(testenv.Programs(t), program), "/usr/local/bin/"+program)
 	}
+	faults := filepath.Join(t.TempDir(), "puller")
+	build(t, "-tags", "faults", "-o", faults, "makenot.work/sando/cmd/puller")
+	s.Copy(t, faults, "/usr/local/bin/puller-with-faults")
 	self, err := os.Executable()
 	must(t, err)
 	s.Copy(t, self, "/usr/local/bin/misbehave")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/internal/testenv/gitserver"
 	"makenot.work/sando/internal/testenv/minio"
 	"makenot.work/sando/internal/testenv/secrets"
@@ -48,11 +49,10 @@ func newStage(t *testing.T) *stage {
 	s.bucket = s.s3.Bucket(t, minio.PublicRead)
 	s.writer = s.s3.User(t, minio.Allow([]string{"s3:GetObject", "s3:PutObject"}, s.bucket+"/*"))
 	s.reader = s.s3.User(t, minio.Allow([]string{"s3:GetObject"}, s.bucket+"/*"))
-	for _, dir := range []string{"bin", "tmp", "home"} {
+	for _, dir := range []string{"tmp", "home"} {
 		must(t, os.Mkdir(s.path(dir), 0o755))
 	}
-	s.run(os.Environ(), "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", s.path("bin")+"/",
-		"makenot.work/sando/cmd/builder", "makenot.work/sando/cmd/puller")
+	must(t, os.CopyFS(s.path("bin"), os.DirFS(testenv.Programs(t))))
 	repo := s.path("ops.git")
 	s.run(os.Environ(), "git", "init", "-q", "--bare", "-b", "main", repo)
 	s.push, s.pull = gitserver.SSH(t, repo), gitserver.HTTPS(t, repo)
