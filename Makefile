@@ -23,6 +23,7 @@ RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >
 # takes minutes and runs in one goroutine.
 PACKAGES := go list ./... | grep -v /e2e
 RACED    := $(PACKAGES) | grep -v -e /signing/keys -e /builder/cli
+MEMORY   := grep -rlE --include=*_test.go '^func TestMemory' . | grep -v '^./e2e/' | xargs -n 1 dirname | sort -u
 
 # Most of the time of most tests goes into fsync. make test has waited for a real disk.
 FAST  := $(shell [ -w /dev/shm ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
@@ -117,7 +118,7 @@ units: ## verify the shipped units, and print how systemd rates their sandbox
 unit: ## run all tests but those of both programs, for which see crash
 	@$(if $(RACE),:,$(call skip,a C compiler: the race detector))
 	TMPDIR=$(FAST) go test $(RACE) -p 3 -timeout 20m -skip '^TestMemory' $$($(RACED))
-	TMPDIR=$(FAST) go test -run '^TestMemory' $$($(RACED))
+	TMPDIR=$(FAST) go test -run '^TestMemory' $$($(MEMORY))
 	TMPDIR=$(FAST) go test $$($(PACKAGES) | grep -e /signing/keys -e /builder/cli)
 
 .PHONY: crash
