@@ -16,13 +16,12 @@ LINT   := $(call pinned,lint)
 MINIO  := $(call pinned,minio)/minio
 COSIGN := $(call pinned,cosign)/cosign
 
-# The race detector needs cgo and a C compiler.
-RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null && echo -race)
+# The race detector needs cgo and a C compiler. scrypt computes in one goroutine, on memory of
+# its own; watched at every step it takes ten times as long.
+RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null && echo -race -gcflags=golang.org/x/crypto/scrypt=-race=false)
 
-# What is not run under it: the programs as processes, which take too long; scrypt, which
-# takes minutes and runs in one goroutine.
+# What is not run under it: the programs as processes, which take too long.
 PACKAGES := go list ./... | grep -v /e2e
-RACED    := $(PACKAGES) | grep -v -e /signing/keys -e /builder/cli
 MEMORY   := grep -rlE --include=*_test.go '^func TestMemory' . | grep -v '^./e2e/' | xargs -n 1 dirname | sort -u
 
 # Most of the time of most tests goes into fsync. make test has waited for a real disk.
@@ -107,19 +106,17 @@ vuln: $(LINT)/govulncheck ## look for known vulnerabilities, when their database
 rules: ## check the rules of internal/rules
 	go test ./internal/rules
 
-# Under the race detector what is affordable there, without it the rest. It multiplies
-# memory, so tests that measure that are part of the rest.
 .PHONY: units
 units: ## verify the shipped units, and print how systemd rates their sandbox
 	@command -v systemd-analyze >/dev/null || $(call skip,systemd-analyze: the shipped units)
 	go test -count=1 -v -run '^TestUnits$$' ./systemd | grep -v '^==='
 
+# The race detector multiplies memory, so tests that measure that are run without it.
 .PHONY: unit
 unit: ## run all tests but those of both programs, for which see crash
 	@$(if $(RACE),:,$(call skip,a C compiler: the race detector))
-	TMPDIR=$(FAST) go test $(RACE) -p 3 -timeout 20m -skip '^TestMemory' $$($(RACED))
+	TMPDIR=$(FAST) go test $(RACE) -p 3 -timeout 20m -skip '^TestMemory' $$($(PACKAGES))
 	TMPDIR=$(FAST) go test -run '^TestMemory' $$($(MEMORY))
-	TMPDIR=$(FAST) go test $$($(PACKAGES) | grep -e /signing/keys -e /builder/cli)
 
 .PHONY: crash
 crash: ## run the tests of both programs: scripts, the demo, kills at random, each write to the disk failing, real servers
