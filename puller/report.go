@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -43,17 +44,17 @@ func (p *Puller) openReports(ctx context.Context) error {
 // reportable refuses a bucket that is a directory of somebody else's: where root made a file or
 // a directory, its owner could not write any more.
 func (p *Puller) reportable() error {
-	path, ok := strings.CutPrefix(p.cfg.Storage.URL, "file://")
-	if !ok {
-		return nil
+	u, err := url.Parse(p.cfg.Storage.URL)
+	if err != nil || u.Scheme != "file" {
+		return nil // openReports has refused what is no URL
 	}
-	info, err := os.Stat(path)
+	info, err := os.Stat(u.Path)
 	if err != nil {
 		return reason.Errorf(reason.IO, "the bucket is not there: %w", err)
 	}
 	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
 		return reason.Errorf(reason.Config, "the bucket %s belongs to uid %d, and this puller runs as uid %d: what it wrote there would be in its owner's way; "+
-			"give it to the puller's user, who may be the builder's too, or set report.enabled = false", path, owner, os.Geteuid())
+			"give it to the puller's user, who may be the builder's too, or set report.enabled = false", u.Path, owner, os.Geteuid())
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"makenot.work/sando/channels"
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
@@ -218,6 +219,28 @@ func TestReportGivesWay(t *testing.T) {
 	must(t, err)
 	if st.Problem == nil || st.Problem.Count != 1 {
 		t.Errorf("problem is %+v, want one", st.Problem)
+	}
+}
+
+// TestAsRootReportElsewhere: root makes nothing in a directory of somebody else's.
+func TestAsRootReportElsewhere(t *testing.T) {
+	testenv.Root(t, "a directory of another user")
+	w := reporting(t)
+	w.step(reason.Updated)
+	must(t, os.Chown(w.base+"/bucket", 1, 1))
+	w.puller.Report(t.Context(), nil)
+	st, err := w.puller.dir.Reporting()
+	must(t, err)
+	if p := st.Problem; p == nil || p.Code != reason.Config || !strings.Contains(p.Cause, "belongs to uid 1, and this puller runs as uid 0") {
+		t.Errorf("problem is %+v", p)
+	}
+	if _, err := os.Stat(w.object("mnw/reports")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was made there: %v", err)
+	}
+	must(t, os.Chown(w.base+"/bucket", 0, 0))
+	w.puller.now = func() time.Time { return time.Now().Add(time.Minute) }
+	if r := w.reported(); r.Reason != reason.Current {
+		t.Errorf("it says %+v", r)
 	}
 }
 
