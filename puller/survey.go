@@ -179,6 +179,9 @@ func (p *Puller) Environment(versions ...string) (e Environment, err error) {
 	c := &cycle{Puller: p, dry: true}
 	_, e.General = c.readEnv()
 	for _, v := range versions {
+		if v == "" { // nothing runs, or nothing is to be activated
+			continue
+		}
 		if has, err := p.dir.Has(v); err != nil || !has {
 			continue
 		}

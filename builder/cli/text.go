@@ -40,7 +40,7 @@ func (p *program) printInit(m *builder.Initialized) {
 	p.printf("  3. In %s: builder release\n", m.Dir)
 	p.printf("  4. In %s: builder enroll NODE --tier TIER prints the command that makes a machine a\n"+
 		"     node, with the fingerprint above; run it there, as root.\n", m.Dir)
-	p.printf("     For nodes on other machines, bucket and channel repo go elsewhere: docs/servers.md.\n")
+	p.printf("     For nodes on other machines, bucket and channel repo go elsewhere: docs/quickstart.md.\n")
 	p.printf("\nThis machine has the release key and the channel key, so it both builds and promotes, and\n" +
 		"who takes it over can do both. docs/trust.md says how to part them.\n")
 }

@@ -31,6 +31,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,14 +61,23 @@ type Web struct {
 // loopback, and for what else it is called.
 func HTTPS(t testing.TB, dir string, names ...string) *Web {
 	t.Helper()
+	return HTTPSInside(t, nil, dir, names...)
+}
+
+// HTTPSInside is as HTTPS, for a repository that git sees only when it is run by the command
+// enter, such as one on a booted host.
+func HTTPSInside(t testing.TB, enter []string, dir string, names ...string) *Web {
+	t.Helper()
 	git := testenv.Program(t, "git")
 	where, err := exec.Command(git, "--exec-path").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	command := append(slices.Clone(enter), filepath.Join(strings.TrimSpace(string(where)), "git-http-backend"))
 	var said bytes.Buffer
 	backend := &cgi.Handler{
-		Path:   filepath.Join(strings.TrimSpace(string(where)), "git-http-backend"),
+		Path:   testenv.Program(t, command[0]),
+		Args:   command[1:],
 		Stderr: &locked{w: &said},
 		Logger: log.New(io.Discard, "", 0),
 		Env: []string{
