@@ -438,6 +438,9 @@ func bootstrapNothingPromoted(t *testing.T, b *bare) {
 	if !strings.Contains(out, "nothing was promoted to tier \"a\" yet: `builder promote a` on the builder does") {
 		t.Errorf("it says\n%s", out)
 	}
+	if again := b.must(t, "--tier", "a"); !strings.Contains(again, "nothing to do") || !strings.Contains(again, "nothing was promoted") || strings.Contains(again, "failed ") {
+		t.Errorf("again it says\n%s", again)
+	}
 	b.sh(t, "builder promote a")
 	b.Run(t, "systemctl", "reload", "puller@mnw.service")
 	b.answers(t, "1.1.0")

@@ -144,7 +144,7 @@ func (n *Node) readTrust(ctx context.Context) ([]byte, error) {
 	}
 	ip := net.ParseIP(u.Hostname())
 	if u.User != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || ip == nil || !ip.IsLoopback()) {
-		return nil, refuse("--trust: %q is neither a file nor an https URL without user and password", place)
+		return nil, refuse("--trust: %q is neither a file nor an https URL without user and password", u.Redacted())
 	}
 	return download(ctx, u)
 }

@@ -42,7 +42,7 @@ func (o *Options) config(c credentials) (string, error) {
 	if o.EnvFile != "" {
 		w.section("env")
 		w.note("files", "["+quote(o.EnvFile)+"]", "as in EnvironmentFile= of the unit")
-		w.say(`# required = ["DATABASE_URL"]      # what a release must find there, or it is not activated`)
+		w.say(`# required = ["DATABASE_URL"]    # what a release must find there, or it is not activated`)
 	}
 	return w.b.String(), nil
 }

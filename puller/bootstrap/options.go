@@ -115,7 +115,7 @@ func (o *Options) check() error {
 		return refuse("--storage: want the URL of the bucket, such as s3://releases")
 	case o.Channels.URL == "":
 		return refuse("--channels: want the URL of the channel repo, or %q where nodes read its mirror in the storage", Bucket)
-	case o.StateMode&^0o777 != 0 || o.StateMode&0o700 != 0o700 || o.StateMode&0o002 != 0:
+	case o.StateMode != 0 && (o.StateMode&^0o777 != 0 || o.StateMode&0o700 != 0o700 || o.StateMode&0o002 != 0):
 		return refuse("--state-mode: %04o is no mode that lets its owner in and keeps everybody else from writing, such as 0750", o.StateMode)
 	case o.User != "" && !userName.MatchString(o.User):
 		return refuse("--user: %q is not the name of a user", o.User)

@@ -13,7 +13,8 @@ import (
 	"makenot.work/sando/puller"
 )
 
-// Prepare returns the steps up to where an update can be done, in order.
+// Prepare returns the steps up to where an update can be done, in order. Each has a name of
+// its own.
 func (n *Node) Prepare() ([]Step, error) {
 	shipped, own, err := n.unitFiles()
 	if err != nil {
@@ -44,19 +45,15 @@ func (n *Node) Prepare() ([]Step, error) {
 		steps = append(steps, step("state of the app", directory{n.o.stateDir(), n.o.StateMode, app, false}))
 	}
 	steps = append(steps, n.anchorStep())
+	var typed []part
 	n.creds.each(func(key string, c *credential) {
 		if c.typed != nil || c.asked {
-			steps = append(steps, step("credentials", file{path: c.file, want: c.typed, perm: 0o600, by: byRoot(), what: key, quiet: true}))
+			typed = append(typed, file{path: c.file, want: c.typed, perm: 0o600, by: byRoot(), what: key, quiet: true})
 		}
 	})
-	steps = append(steps, step("configuration", file{path: n.o.configFile(), want: []byte(n.configText), perm: 0o644, by: byRoot(), what: "configuration", show: true,
+	steps = append(steps, step("credentials", typed...), step("configuration", file{path: n.o.configFile(), want: []byte(n.configText), perm: 0o644, by: byRoot(), what: "configuration", show: true,
 		hint: "it counts as it is: edit it, or move it away and run this again"}))
-	for _, f := range shipped {
-		steps = append(steps, step("units of the puller", f))
-	}
-	for _, f := range own {
-		steps = append(steps, step("unit of the app", f))
-	}
+	steps = append(steps, step("units of the puller", shipped...), step("unit of the app", own...))
 	return append(steps, n.reload(), n.enable(n.o.Unit), n.enable(n.o.worker())), nil
 }
 
@@ -156,16 +153,21 @@ func (n *Node) anchorStep() Step {
 	return step("trust", f)
 }
 
+// Empty reports whether no release is live.
+func (n *Node) Empty() (bool, error) {
+	dir, err := node.View(n.o.Root)
+	if err != nil {
+		return false, err
+	}
+	cur, err := dir.Current()
+	return cur.Version == "", err
+}
+
 func (n *Node) firstUpdate() Step {
 	return Step{
 		Name: "first update",
 		Look: func(ctx context.Context) ([]Change, error) {
-			dir, err := node.View(n.o.Root)
-			if err != nil {
-				return nil, err
-			}
-			cur, err := dir.Current()
-			if err != nil || cur.Version != "" {
+			if empty, err := n.Empty(); err != nil || !empty {
 				return nil, err
 			}
 			for _, unit := range []string{n.o.worker(), n.o.otherWorker()} {

@@ -29,7 +29,7 @@ func unitFile(name string) string {
 
 // unitFiles returns the unit files that are to be there: those of the puller, what its
 // sandbox needs here, and that of the app.
-func (n *Node) unitFiles() (shipped, own []file, err error) {
+func (n *Node) unitFiles() (shipped, own []part, err error) {
 	entries, err := fs.ReadDir(systemd.Units(), ".")
 	if err != nil {
 		return nil, nil, err
@@ -53,7 +53,7 @@ func (n *Node) unitFiles() (shipped, own []file, err error) {
 	}
 	if n.unitText != "" {
 		path := unitFile(n.o.Unit)
-		own = append(own, file{path: path, want: []byte(n.unitText), perm: 0o644, by: byRoot(), what: "unit", show: true,
+		own = append(own, file{path: path, want: []byte(n.unitText), perm: 0o644, by: byRoot(), what: "unit",
 			hint: "it is yours; without --exec this is not compared"})
 	}
 	return shipped, own, nil
@@ -65,8 +65,8 @@ func (n *Node) unread(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, f := range append(shipped, own...) {
-		if _, err := os.Lstat(f.path); errors.Is(err, fs.ErrNotExist) {
+	for _, p := range append(shipped, own...) {
+		if _, err := os.Lstat(p.(file).path); errors.Is(err, fs.ErrNotExist) {
 			return true, nil
 		}
 	}

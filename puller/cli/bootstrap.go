@@ -30,6 +30,14 @@ type Bootstrapped struct {
 	Fingerprint layout.Digest       `json:"fingerprint,omitempty"`
 	Update      *puller.Result      `json:"update,omitempty"` // the first update, if one was done
 	Checks      []doctor.Check      `json:"checks,omitempty"` // what doctor found then
+
+	empty bool // no release is live
+}
+
+// waits reports whether all that keeps an update back is that nothing was promoted yet.
+func (r *Bootstrapped) waits(c doctor.Check) bool {
+	return r.empty && c.Name == "channel" && c.Reason == reason.Stale &&
+		(strings.Contains(c.Found, "nothing was promoted") || strings.Contains(c.Found, "nothing was mirrored"))
 }
 
 // bootstrapFlags are those of puller bootstrap.
@@ -143,13 +151,16 @@ func (p *program) makeNode(ctx context.Context, f *bootstrapFlags) error {
 			return err
 		}
 	}
-	if err := plan.Apply(ctx, p.stepper()); err != nil {
+	if err := plan.Apply(ctx, p.stepper(report)); err != nil {
 		return fmt.Errorf("%w; what was done before stays: mend that, and run the same command again", err)
 	}
 	var failed error
 	report.Update, failed = n.Update()
 	report.Checks = doctor.Examine(ctx, doctor.Options{File: filepath.Join(puller.ConfigDir, f.App+".toml")})
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if report.empty, err = n.Empty(); err != nil {
 		return err
 	}
 	return p.showBootstrapped(report, "done", failed)
@@ -165,14 +176,21 @@ func (p *program) goOn(ctx context.Context, person bootstrap.Person, report Boot
 	return err
 }
 
-// stepper shows on a terminal what is being done.
-func (p *program) stepper() func(bootstrap.Step, bool) {
-	if !cli.IsTerminal(p.std.Err) {
+// stepper tells what is done when it is done.
+func (p *program) stepper(r Bootstrapped) func(bootstrap.Step, bool) {
+	if p.json {
 		return nil
 	}
+	begun := false
 	return func(s bootstrap.Step, done bool) {
-		if !done {
-			fmt.Fprintf(p.std.Err, "%s …\n", s.Name)
+		if !begun {
+			fmt.Fprintf(p.std.Out, "%s: done:\n", r.App)
+		}
+		begun = true
+		for _, c := range r.Changes {
+			if done && c.Step == s.Name && !c.Kept {
+				fmt.Fprintf(p.std.Out, "  - %s\n", cli.Printable(c.What))
+			}
 		}
 	}
 }
@@ -180,14 +198,14 @@ func (p *program) stepper() func(bootstrap.Step, bool) {
 // showBootstrapped tells what was done, how the first update ended, as `puller` would, and
 // what doctor found. The error is of the first of them that is not well.
 func (p *program) showBootstrapped(r Bootstrapped, did string, failed error) error {
-	waits := failed == nil && r.Update != nil && r.Update.Reason.Exit() != 0 // nothing was promoted
+	var findings []doctor.Check
 	for n, c := range r.Checks {
 		r.Checks[n].Mend, r.Checks[n].Found = p.spelled(c.Mend, c.Command), literal(c.Found, p.flags())
+		if !r.waits(c) {
+			findings = append(findings, r.Checks[n])
+		}
 	}
-	verdict := doctor.Verdict(r.Checks)
-	if waits && reason.Of(verdict) == reason.Stale {
-		verdict = nil
-	}
+	verdict := doctor.Verdict(findings)
 	if p.json {
 		if err := cli.JSON(p.std.Out, r); err != nil {
 			return err
@@ -195,8 +213,8 @@ func (p *program) showBootstrapped(r Bootstrapped, did string, failed error) err
 		p.complain(failed)
 	} else {
 		writeChanges(p.std.Out, r, did)
-		p.writeFirst(r, waits)
-		writeFindings(p.std.Out, r.Checks)
+		p.writeFirst(r, len(findings) < len(r.Checks))
+		writeFindings(p.std.Out, findings)
 	}
 	switch {
 	case failed != nil && p.json:
@@ -214,7 +232,6 @@ func (p *program) writeFirst(r Bootstrapped, waits bool) {
 	case r.DryRun:
 		fmt.Fprintln(p.std.Out, "nothing was changed")
 	case waits:
-		p.warnings(r.Update.Warnings)
 		fmt.Fprintf(p.std.Out, "nothing was promoted to tier %q yet: `builder promote %[1]s` on the builder does, and this node follows by itself\n", r.Tier)
 	case r.Update != nil:
 		p.warnings(r.Update.Warnings)
@@ -238,31 +255,37 @@ func writeFindings(out io.Writer, checks []doctor.Check) {
 	}
 }
 
-// writeChanges lists what is changed, then what is there and stays. Of what is new the
-// content is shown only as long as it is not there to be read.
+// writeChanges lists what would be changed, with the content of what is new, unless it was
+// told while it was done; then what is there and stays.
 func writeChanges(out io.Writer, r Bootstrapped, did string) {
 	var changed, kept bytes.Buffer
 	for _, c := range r.Changes {
-		w := &changed
 		if c.Kept {
-			w = &kept
-		}
-		fmt.Fprintf(w, "  - %s\n", cli.Printable(c.What))
-		if !c.Kept && did == "done" {
+			fmt.Fprintf(&kept, "  - %s\n%s", cli.Printable(c.What), indented(c.Diff))
 			continue
 		}
-		for line := range strings.Lines(c.Diff) {
-			fmt.Fprintf(w, "      %s\n", cli.Printable(strings.TrimSuffix(line, "\n")))
+		fmt.Fprintf(&changed, "  - %s\n", cli.Printable(c.What))
+		if _, content, ok := strings.Cut(c.Diff, " @@\n"); ok {
+			io.WriteString(&changed, indented(strings.ReplaceAll("\n"+content, "\n+", "\n")[1:]))
 		}
 	}
-	if changed.Len() == 0 {
+	switch {
+	case changed.Len() == 0:
 		fmt.Fprintf(out, "%s: everything is there already: nothing to do\n", r.App)
-	} else {
+	case did != "done":
 		fmt.Fprintf(out, "%s: %s:\n%s", r.App, did, changed.String())
 	}
 	if kept.Len() > 0 {
 		fmt.Fprintf(out, "%s: there already, and left as it is:\n%s", r.App, kept.String())
 	}
+}
+
+func indented(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		out.WriteString("      " + cli.Printable(strings.TrimSuffix(line, "\n")) + "\n")
+	}
+	return out.String()
 }
 
 // log is what a cycle of this command tells.
