@@ -22,7 +22,8 @@ RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >
 
 # What is not run under it: the programs as processes, which take too long.
 PACKAGES := go list ./... | grep -v /e2e
-MEMORY   := grep -rlE --include=*_test.go '^func TestMemory' . | grep -v '^./e2e/' | xargs -n 1 dirname | sort -u
+UNRACED  := ^Test(Memory|Thousand)
+ELSE     := grep -rlE --include=*_test.go '^func Test(Memory|Thousand)' . | grep -v '^./e2e/' | xargs -n 1 dirname | sort -u
 
 # Most of the time of most tests goes into fsync. make test has waited for a real disk.
 FAST  := $(shell [ -w /dev/shm ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
@@ -111,12 +112,13 @@ units: ## verify the shipped units, and print how systemd rates their sandbox
 	@command -v systemd-analyze >/dev/null || $(call skip,systemd-analyze: the shipped units)
 	go test -count=1 -v -run '^TestUnits$$' ./systemd | grep -v '^==='
 
-# The race detector multiplies memory, so tests that measure that are run without it.
+# The race detector multiplies memory, so tests that measure that are run without it; so are
+# those that do the same a thousand times, in one goroutine. PACKAGES with such tests: ELSE.
 .PHONY: unit
 unit: ## run all tests but those of both programs, for which see crash
 	@$(if $(RACE),:,$(call skip,a C compiler: the race detector))
-	TMPDIR=$(FAST) go test $(RACE) -p 3 -timeout 20m -skip '^TestMemory' $$($(PACKAGES))
-	TMPDIR=$(FAST) go test -run '^TestMemory' $$($(MEMORY))
+	TMPDIR=$(FAST) go test $(RACE) -p 3 -timeout 20m -skip '$(UNRACED)' $$($(PACKAGES))
+	TMPDIR=$(FAST) go test -run '$(UNRACED)' $$($(ELSE))
 
 .PHONY: crash
 crash: ## run the tests of both programs: scripts, the demo, kills at random, each write to the disk failing, real servers

@@ -28,10 +28,10 @@ import (
 	"makenot.work/sando/puller/service"
 )
 
-// TestCollectOverHistories lives 1000 random lives of a node: releases come, are activated
+// TestThousandHistories lives 1000 random lives of a node: releases come, are activated
 // by channel and by pin, fail, are killed in the middle, made by others, swapped by hand,
 // damaged. After each cycle, what is needed is there, and not more than that and `retain`.
-func TestCollectOverHistories(t *testing.T) {
+func TestThousandHistories(t *testing.T) {
 	histories := 1000
 	for seed := range histories {
 		l := newLife(t, uint64(seed))
