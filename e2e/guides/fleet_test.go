@@ -4,48 +4,23 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/internal/testenv/host"
 	"makenot.work/sando/internal/testenv/minio"
 	"makenot.work/sando/systemd"
 )
 
-// programs builds both programs as `make build` does, once for all guides, and returns where
-// they are. They are removed with the last test.
-var programs = sync.OnceValues(func() (map[string][]byte, error) {
-	dir, err := os.MkdirTemp("", "sando-guides-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", "makenot.work/sando/cmd/builder", "makenot.work/sando/cmd/puller")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, out)
-	}
-	built := map[string][]byte{}
-	for _, name := range []string{"builder", "puller"} {
-		if built[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
-			return nil, err
-		}
-	}
-	return built, nil
-})
-
 // install installs the programs and the shipped units on a machine.
 func install(t *testing.T, h *host.Host) {
 	t.Helper()
-	built, err := programs()
-	must(t, err)
-	for name, data := range built {
-		h.Write(t, "/usr/local/bin/"+name, string(data), 0o755)
+	for _, name := range []string{"builder", "puller"} {
+		h.Copy(t, filepath.Join(testenv.Programs(t), name), "/usr/local/bin/"+name)
 	}
 	must(t, fs.WalkDir(systemd.Units(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
