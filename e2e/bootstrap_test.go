@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/internal/testenv/host"
 	puller "makenot.work/sando/puller/cli"
 )
@@ -35,12 +35,7 @@ func newBare(t *testing.T) *bare {
 	t.Helper()
 	h := host.Boot(t)
 	b := &bare{server: &server{h, freeAddr(t)}}
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "makenot.work/sando/cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := testenv.Programs(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
