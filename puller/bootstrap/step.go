@@ -13,6 +13,45 @@
 //
 // A file that is there with other content is never overwritten. Its Change is Kept: it is
 // shown with its difference, and left to a person.
+//
+// # Judged first
+//
+// New looks at flags, root, systemd, the app's unit and user, credentials, the configuration
+// that would be written, and the anchor, and asks what has to be asked; so what is refused has
+// changed nothing. What a person typed is in memory until then (memfd_create).
+//
+//	n, err := bootstrap.New(ctx, options, setup)
+//	steps, err := n.Prepare()
+//	plan, err := bootstrap.Plan(ctx, append(steps, n.Live()...))
+//	err = plan.Apply(ctx, nil)
+//
+// # What is made
+//
+//	/usr/local/bin/puller                root:root 0755   this program
+//	user APP                                              system, no login shell
+//	/opt/APP                             root:root 0755   mended
+//	/etc/sando, /etc/sando/APP           root:root 0755, 0700   mended
+//	/etc/APP, /etc/APP/APP.env           root:APP 0750, 0640
+//	/var/lib/APP                         APP:APP 0750
+//	/etc/sando/APP/trust.json            root:root 0644   who can write it decides what runs here
+//	/etc/sando/APP/git.token, s3.…       root:root 0600   what was typed
+//	/etc/sando/APP.toml                  root:root 0644
+//	/etc/systemd/system                  root:root 0644   the puller's units, that of the app
+//
+// A file or directory has its owner and mode from the moment it has its name. Temporary ones
+// that a kill leaves beside it are found by their names, and removed by the next run.
+//
+// # Parties
+//
+// Whoever runs it is root, and decides. Who gave them the fingerprint decides whom the node
+// believes; the channel repo, the bucket and the URL of an anchor are believed nothing that has
+// another one. A credential is read from its file or typed, and is in no message, no diff and no
+// argument; of env files only names are shown.
+//
+// # What it does not protect from
+//
+// Two of it at once on one machine. A fingerprint that came by the same way as the anchor. What
+// the operator's own files, which it keeps, say.
 package bootstrap
 
 import (
