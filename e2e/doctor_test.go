@@ -90,7 +90,7 @@ start_timeout = "20s"
 interval = "20ms"
 stable_for = "200ms"
 [schedule]
-poll = "@every 1s"
+poll = "@every 3s"
 [report]
 enabled = true
 access_key_file = "/etc/sando/mnw/report.access"
@@ -238,7 +238,7 @@ func illnesses() []illness {
 			"failed   sandbox: root /home/mnw is where the sandbox of puller@mnw sees nothing (ProtectHome=yes)", "  mend: mkdir -p /etc/systemd/system/puller@mnw.service.d && printf ", "", ""},
 		{"root in /srv", "systemctl stop puller@mnw; cp -a /home/mnw /srv; rm -r /etc/systemd/system/puller@mnw.service.d; " + edit(toml, `s,/home,/srv,`) + "; " + edit("/usr/lib/systemd/system/mnw.service", "s,/home/,/srv/,") + "; " + again + "; systemctl restart mnw; systemctl start puller@mnw || true", 2,
 			"failed   sandbox: root /srv/mnw cannot be written in the sandbox of puller@mnw, which allows /opt/mnw", "  mend: mkdir -p /etc/systemd/system/puller@mnw.service.d && printf ", "",
-			"systemctl stop puller@mnw; rm -r /etc/systemd/system/puller@mnw.service.d; " + restore + "; " + edit("/usr/lib/systemd/system/mnw.service", "s,/srv/,/opt/,") + "; " + again + "; systemctl restart mnw; systemctl start puller@mnw"},
+			"systemctl stop puller@mnw; cp -p /srv/mnw/.sando/report.json /opt/mnw/.sando; rm -r /etc/systemd/system/puller@mnw.service.d; " + restore + "; " + edit("/usr/lib/systemd/system/mnw.service", "s,/srv/,/opt/,") + "; " + again + "; systemctl restart mnw; systemctl start puller@mnw"},
 		{"puller stopped", "systemctl disable --now puller@mnw", 2, "failed   puller: no puller is at work: neither puller@mnw.service nor puller-once@mnw.timer is active", "  mend: systemctl enable --now puller@mnw", "", ""},
 		{"puller not enabled", "systemctl disable puller@mnw", 0, "warning  puller: puller@mnw.service runs, and is not started with the machine", "  mend: systemctl enable puller@mnw.service", "", ""},
 		{"puller twice", "systemctl start puller-once@mnw.timer", 0, "warning  deployer: puller@mnw.service and puller-once@mnw.timer are both at work", "  mend: systemctl disable --now puller-once@mnw.timer", "", ""},

@@ -13,6 +13,7 @@ type Definition struct {
 	Start    []string   // program and arguments of the first ExecStart=
 	Others   [][]string // of ExecStartPre=, of further ExecStart= and of ExecReload=
 	WorkDir  string
+	RootDir  string   // RootDirectory=
 	Env      []string // Environment=, each NAME=value
 	EnvFiles []string // EnvironmentFile=
 
@@ -34,6 +35,7 @@ func (c *Conn) Definition(ctx context.Context, unit string) (Definition, error) 
 		File:    get[string](p, "FragmentPath"),
 		Enabled: get[string](p, "UnitFileState"),
 		WorkDir: get[string](p, "WorkingDirectory"),
+		RootDir: get[string](p, "RootDirectory"),
 		Env:     get[[]string](p, "Environment"),
 
 		ProtectHome:   get[string](p, "ProtectHome"),

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"makenot.work/sando/internal/testenv/host"
 )
 
@@ -108,6 +110,7 @@ func TestAsRootSystemd(t *testing.T) {
 		{"conditions", testConditions},
 		{"start limit", testStartLimit},
 		{"facts", testFacts},
+		{"definition", testDefinition},
 		{"manage", testManage},
 		{"journal", testJournal},
 		{"hook", testHook},
@@ -421,5 +424,29 @@ func testShutdown(t *testing.T, l *lab) {
 	}
 	if stopping, err := l.conn.Stopping(t.Context()); err != nil || !stopping {
 		t.Errorf("Stopping: %t, %v", stopping, err)
+	}
+}
+
+// What files say is told as systemd has read them, drop-ins included.
+func testDefinition(t *testing.T, l *lab) {
+	unit := l.unit(t, "said.service", "WorkingDirectory=/opt\nEnvironment=A=b\nEnvironmentFile=-/etc/said.env\nExecStartPre=/bin/true a\n"+
+		"ExecStart=/bin/sleep infinity\nExecReload=/bin/false\nProtectHome=yes\nProtectSystem=strict\nReadWritePaths=-/opt/said /srv\nCapabilityBoundingSet=\n[Install]\nWantedBy=multi-user.target")
+	l.Write(t, "/etc/systemd/system/said.service.d/more.conf", "[Service]\nProtectHome=no\n", 0o644)
+	l.Run(t, "systemctl", "daemon-reload")
+	got, err := l.conn.Definition(t.Context(), unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Definition{
+		File: "/etc/systemd/system/said.service", Enabled: "disabled",
+		Start: []string{"/bin/sleep", "infinity"}, Others: [][]string{{"/bin/true", "a"}, {"/bin/false"}},
+		WorkDir: "/opt", Env: []string{"A=b"}, EnvFiles: []string{"/etc/said.env"},
+		ProtectHome: "no", ProtectSystem: "strict", Writable: []string{"/opt/said", "/srv"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if none, err := l.conn.Definition(t.Context(), "none.service"); err != nil || none.File != "" || none.Start != nil {
+		t.Errorf("of a unit that is not there: %+v, %v", none, err)
 	}
 }

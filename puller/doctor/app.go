@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -79,6 +80,8 @@ func (e *examiner) definition(u unit) (checks []Check) {
 		return []Check{failed("unit", reason.Config, fit.Error(), do("change %s with `systemctl edit %s`, or name another unit as service.unit in %s", unfit.Setting, u.name, e.o.File))}
 	case u.NeedReload:
 		checks = append(checks, failed("unit", reason.Config, fmt.Sprintf("the unit file of %s has changed on disk since systemd read it: a restart would be by the old one", u.name), run("systemctl daemon-reload")))
+	case !e.through(u) && u.MainPID == 0 && len(u.Start) > 0 && script(u.Start[0]) != "":
+		checks = append(checks, warning("unit", fmt.Sprintf("%s runs %s, a script that does not name %s: releases may never be started by it", u.name, u.Start[0], e.dir.CurrentPath()), do("see whether it starts what is in there")))
 	case !e.through(u):
 		checks = append(checks, failed("unit", reason.Config, fmt.Sprintf("%s runs %s, which is not in %s: no release is ever started by it", u.name, strings.Join(u.Start, " "), e.dir.CurrentPath()),
 			do("let ExecStart= begin with %s/: `systemctl edit --full %s`, then `systemctl restart %[2]s`", e.dir.CurrentPath(), u.name)))
@@ -114,18 +117,22 @@ func (e *examiner) envGroups(u unit) (checks []Check) {
 // it says, in a script that it runs, or in what runs.
 func (e *examiner) through(u unit) bool {
 	cur := e.dir.CurrentPath()
-	names := func(text string) bool { return strings.Contains(text, cur+"/") || strings.HasSuffix(text, cur) }
-	for _, text := range append(append([]string{u.WorkDir}, u.Start...), u.Env...) {
+	path := regexp.MustCompile(regexp.QuoteMeta(cur) + `($|[^\w.-])`)
+	names := path.MatchString
+	for _, text := range append(append([]string{u.WorkDir, u.RootDir}, u.Start...), u.Env...) {
 		if names(text) {
 			return true
 		}
 	}
 	for _, command := range u.Others {
-		if names(strings.Join(command, "\n") + "\n") {
+		if names(strings.Join(command, "\n")) {
 			return true
 		}
 	}
 	if len(u.Start) > 0 && names(script(u.Start[0])) {
+		return true
+	}
+	if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", u.MainPID)); u.MainPID != 0 && err == nil && names(string(line)) {
 		return true
 	}
 	releases := e.dir.ReleasesPath()

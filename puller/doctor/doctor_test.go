@@ -253,6 +253,7 @@ func TestThrough(t *testing.T) {
 		{"variable", systemd.Definition{Start: []string{"/usr/bin/java"}, Env: []string{"CLASSPATH=" + cur + "/lib"}}, true},
 		{"script", systemd.Definition{Start: []string{wrapper}}, true},
 		{"script of another", systemd.Definition{Start: []string{other}}, false},
+		{"container", systemd.Definition{Start: []string{"/usr/bin/podman", "run", "-v", cur + ":/app", "mnw"}}, true},
 		{"old place", systemd.Definition{Start: []string{"/opt/old/mnw"}}, false},
 		{"one release", systemd.Definition{Start: []string{e.dir.ReleasePath("1.0.0") + "/mnw"}}, false},
 		{"beside it", systemd.Definition{Start: []string{cur + "-old/mnw"}}, false},

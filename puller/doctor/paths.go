@@ -73,7 +73,12 @@ func (e *examiner) permissions() (checks []Check) {
 		look(e.file(f))
 	}
 	for _, f := range e.cfg.Env.Files {
-		owned(filepath.Dir(f))
+		for _, p := range chain(filepath.Dir(f)) {
+			if c := e.owned(p); c != nil && !seen[p] { // whose affair it is: the operator's
+				seen[p] = true
+				look(new(warning("permissions", c.Found, mend{c.Mend, c.Command})))
+			}
+		}
 		look(e.envFile(f))
 	}
 	if len(checks) == 0 && !e.unseen() {

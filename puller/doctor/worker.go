@@ -3,7 +3,9 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,6 +86,11 @@ func (e *examiner) worker(w workers) (checks []Check) {
 		at = nil // told by others
 	}
 	start := run("systemctl enable --now puller@%s", e.cfg.App)
+	for _, u := range []unit{d, w.once} {
+		if len(u.Start) > 0 && u.loaded() && missing(u.Start[0]) {
+			return []Check{failed("puller", reason.Config, fmt.Sprintf("%s starts %s, which is not there", u.name, u.Start[0]), do("install the program: `install -m 755 puller %s`", quoted(u.Start[0])))}
+		}
+	}
 	switch {
 	case d.active() && t.active():
 		checks = append(checks, warning("deployer", fmt.Sprintf("%s and %s are both at work: one is enough, and they wait for one another", d.name, t.name), run("systemctl disable --now %s", t.name)))
@@ -188,9 +195,6 @@ func (e *examiner) program(w workers) []Check {
 		return nil
 	}
 	installed := u.Start[0]
-	if _, err := os.Stat(installed); err != nil {
-		return []Check{failed("puller", reason.Config, fmt.Sprintf("%s starts %s, which is not there", u.name, installed), do("install the program: `install -m 755 puller %s`", installed))}
-	}
 	if exe := fmt.Sprintf("/proc/%d/exe", u.MainPID); u.active() && u.MainPID != 0 && !same(exe, installed) {
 		if _, err := os.Stat(exe); err == nil {
 			return []Check{warning("puller", fmt.Sprintf("%s was installed anew since %s began: the older program is at work", installed, u.name), run("systemctl restart %s", u.name))}
@@ -200,6 +204,11 @@ func (e *examiner) program(w workers) []Check {
 		return []Check{warning("puller", fmt.Sprintf("this is %s, and %s runs another program, %s", self, u.name, installed), run("install -m 755 %s %s && systemctl try-restart %s", quoted(self), quoted(installed), u.name))}
 	}
 	return nil
+}
+
+func missing(file string) bool {
+	_, err := os.Stat(file)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // alike reports whether two files hold the same.
@@ -235,7 +244,7 @@ func (e *examiner) sandbox(w workers) []Check {
 	for _, p := range paths {
 		for _, at := range chain(p) {
 			if at == p || at == real(p) {
-				if home := below(at, "/home", "/root", "/run/user"); home != "" && u.ProtectHome != "no" && u.ProtectHome != "read-only" && !slices.Contains(hidden, p) {
+				if home := below(at, "/home", "/root", "/run/user"); home != "" && (u.ProtectHome == "yes" || u.ProtectHome == "tmpfs") && !slices.Contains(hidden, p) {
 					hidden = append(hidden, p)
 				}
 			}
