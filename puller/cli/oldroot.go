@@ -105,4 +105,3 @@ func writeOldRoot(w io.Writer, r *oldroot.Report) {
 		fmt.Fprintf(w, "look again as root, or at those places yourself, before you remove %s\n", r.Old)
 	}
 }
-
