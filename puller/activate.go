@@ -128,6 +128,7 @@ func (c *cycle) activate(ctx context.Context, t target, from string) (Result, er
 
 // handover makes room for the app.
 func (c *cycle) handover(ctx context.Context) error {
+	c.handed = true
 	if c.opts.Handover == nil {
 		return nil
 	}

@@ -58,9 +58,10 @@ func (c *cycle) facts() facts {
 	return f
 }
 
-// restarts is d where what is live is to be started although it is what should run.
+// restarts is d where what is live is to be started although it is what should run, and this
+// cycle did not start anything yet.
 func (c *cycle) restarts(d decision) decision {
-	if r := c.st.Running; c.opts.Start && !d.Act && d.Reason == reason.Current && r != nil && r.Version == c.cur.Version {
+	if r := c.st.Running; c.opts.Start && !c.handed && !d.Act && d.Reason == reason.Current && r != nil && r.Version == c.cur.Version {
 		return decision{Act: true, Target: target{Version: r.Version, Manifest: r.Manifest, Attempt: c.channel.Attempt}, Warning: d.Warning}
 	}
 	return d

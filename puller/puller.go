@@ -154,6 +154,7 @@ type cycle struct {
 	*Puller
 	opts   Options
 	dry    bool   // write nothing
+	handed bool   // the app was to be started, and others gave way
 	acting bool   // this cycle moved `current`: what is open is its own
 	open   bool   // the state on disk has an intent
 	moved  bool   // for Result.Moved

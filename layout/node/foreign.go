@@ -52,14 +52,18 @@ func (d *Dir) Own(version string, meta Meta, entries []tree.Entry) error {
 const maxAside = 100
 
 // AsideName returns the name that Aside gives a release: one that is free, or that an Aside of
-// the same version which was interrupted had begun to use.
+// the same version which was interrupted had begun to use. It differs in what follows a plus
+// sign, which probes do not compare: the app answers with the version that it was built as.
 func (d *Dir) AsideName(version string) (string, error) {
-	const longest = 64 - len("-foreign-99") // of a version there are 64
-	base := strings.TrimSuffix(version[:min(len(version), longest)], ".")
+	const longest = 64 - len("+foreign.99") // of a version there are 64
+	base, sign := strings.TrimSuffix(version[:min(len(version), longest)], "."), "+"
+	if strings.Contains(base, "+") {
+		sign = "."
+	}
 	for n := 1; n < maxAside; n++ {
-		name := base + "-foreign"
+		name := base + sign + "foreign"
 		if n > 1 {
-			name = fmt.Sprintf("%s-%d", name, n)
+			name = fmt.Sprintf("%s.%d", name, n)
 		}
 		_, err := os.Lstat(d.ReleasePath(name))
 		if errors.Is(err, fs.ErrNotExist) || d.leadsTo(name, version) {
@@ -69,7 +73,7 @@ func (d *Dir) AsideName(version string) (string, error) {
 			return "", reason.OnDisk(err)
 		}
 	}
-	return "", reason.Errorf(reason.Config, "releases/ has %d directories %s-foreign-…: move some of them away", maxAside-1, base)
+	return "", reason.Errorf(reason.Config, "releases/ has %d directories %s%sforeign…: move some of them away", maxAside-1, base, sign)
 }
 
 // leadsTo reports whether releases/<name> is a link to the release version beside it.

@@ -30,7 +30,7 @@
 // of the same install is kept and used again. A switch that was killed goes on: the old unit is
 // stopped if it runs, and the release that was being activated is. A copy of the state is used
 // if what it is of has not changed since; else it is renamed aside, and made anew.
-// switch.json in the backup directory says how far it came:
+// /var/backups/sando/<app>-switch.json says how far it came:
 //
 //	{"version":1,"phase":"switching","stopped":"…","state":[{"from":"…","to":"…","of":"…"}]}
 //
@@ -89,10 +89,16 @@ type Options struct {
 	// References returns further files that name the old root.
 	References func(ctx context.Context) ([]string, error)
 	// Open returns the puller of this node, with root as its root directory.
-	Open func(ctx context.Context, root string) (*puller.Puller, error)
+	Open func(ctx context.Context, root string) (Puller, error)
 	Dry  bool
 	Now  func() time.Time
 	Log  func(text string) // one line, for a person; may be nil
+}
+
+// Puller is what does a cycle.
+type Puller interface {
+	Step(ctx context.Context, opts puller.Options) (puller.Result, error)
+	Close() error
 }
 
 // Adoption is one run of it.
@@ -174,7 +180,7 @@ func (a *Adoption) Prepare() []bootstrap.Step {
 // Switch returns the steps that make the new app run, for when Prepare's are done.
 func (a *Adoption) Switch() []bootstrap.Step {
 	steps := []bootstrap.Step{{Name: "switch", Look: a.lookSwitch, Do: a.doSwitch}}
-	if a.EnvFile != "" {
+	if a.HasEnv() {
 		steps = append([]bootstrap.Step{{Name: "environment", Look: a.lookEnv, Do: a.doEnv}}, steps...)
 	}
 	return steps
@@ -251,13 +257,10 @@ const (
 	switched  = "switched"
 )
 
-func (a *Adoption) progressFile() string { return filepath.Join(a.backup.Path, "switch.json") }
+func (a *Adoption) progressFile() string { return filepath.Join(a.Backups, a.App+"-switch.json") }
 
 func (a *Adoption) progress() (progress, error) {
 	var p progress
-	if a.backup == nil {
-		return p, nil
-	}
 	data, err := os.ReadFile(a.progressFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil

@@ -27,7 +27,8 @@ type former struct {
 	facts systemd.Facts
 	files systemd.Files
 	env   []string // its env files, in the order in which they count
-	paths []string // what is backed up
+	core  []string // what the old unit needs to start
+	paths []string // what is backed up: that, and what else names the old root
 }
 
 // survey finds out what the former install is made of.
@@ -55,8 +56,9 @@ func (a *Adoption) survey(ctx context.Context) error {
 	if err := a.findEnv(); err != nil {
 		return err
 	}
-	a.old.paths = append([]string{a.old.files.Unit}, a.old.files.DropIns...)
-	a.old.paths = append(a.old.paths, a.old.env...)
+	a.old.core = append([]string{a.old.files.Unit}, a.old.files.DropIns...)
+	a.old.core = append(a.old.core, a.old.env...)
+	a.old.paths = slices.Clone(a.old.core)
 	if a.References == nil {
 		return nil
 	}
@@ -66,7 +68,7 @@ func (a *Adoption) survey(ctx context.Context) error {
 	}
 	for _, p := range more {
 		// What is in the old root stays there. What is in the new one is not of the old install.
-		in := strings.HasPrefix(p, a.OldRoot+"/") || strings.HasPrefix(p, a.Root+"/") || strings.HasPrefix(p, a.Backups+"/")
+		in := strings.HasPrefix(p, a.OldRoot+"/") || strings.HasPrefix(p, a.Root+"/") || strings.HasPrefix(p, a.Backups+"/") || p == a.EnvFile
 		info, err := os.Lstat(p)
 		if !in && err == nil && !info.IsDir() && !slices.Contains(a.old.paths, p) {
 			a.old.paths = append(a.old.paths, p)
@@ -74,6 +76,9 @@ func (a *Adoption) survey(ctx context.Context) error {
 	}
 	return nil
 }
+
+// HasEnv reports whether the new env file is made from an old one.
+func (a *Adoption) HasEnv() bool { return a.EnvFile != "" && len(a.old.env) > 0 }
 
 // findEnv finds the env files of the old unit that there are.
 func (a *Adoption) findEnv() error {
@@ -115,8 +120,10 @@ func (a *Adoption) lookBackup(ctx context.Context) ([]bootstrap.Change, error) {
 		if err := a.backup.Check(); err != nil {
 			return nil, err
 		}
-		changed := a.backup.Changed(a.old.paths)
-		if len(changed) == 0 || p.Phase == switching {
+		// One of the files that only name the old root is kept as it was first: who changes it
+		// clears up.
+		old := len(a.backup.Changed(a.old.core)) == 0 && !slices.ContainsFunc(a.old.paths, func(p string) bool { return !a.backup.Has(p) })
+		if old || p.Phase == switching {
 			return nil, nil
 		}
 	}
@@ -126,7 +133,7 @@ func (a *Adoption) lookBackup(ctx context.Context) ([]bootstrap.Change, error) {
 
 func (a *Adoption) doBackup(ctx context.Context) error {
 	list := backup.List{App: a.App, At: canon.At(a.Now()), OldRoot: a.OldRoot, OldUnit: a.OldUnit, Enabled: a.old.enabled()}
-	needs := backup.Needs{Root: a.Root, Unit: a.Unit, Restore: append([]string{a.old.files.Unit}, append(a.old.files.DropIns, a.old.env...)...)}
+	needs := backup.Needs{Root: a.Root, Unit: a.Unit, Restore: a.old.core}
 	for _, m := range a.State {
 		needs.State = append(needs.State, [2]string{filepath.Join(a.OldRoot, m.From), m.To})
 	}

@@ -98,7 +98,7 @@ type replica struct {
 	newGID   int
 }
 
-// make copies, and puts the copy in place in one step, durably. An unfinished copy of an earlier
+// make copies, and puts the copy in place, durably. An unfinished copy of an earlier
 // run is Sando's own, and is made anew.
 func (r replica) make(ctx context.Context) error {
 	tmp := r.to + ".sando-copy"
@@ -130,6 +130,9 @@ func (r replica) make(ctx context.Context) error {
 	defer base.Close()
 	if err := durable.SyncFS(base); err != nil {
 		return reason.OnDisk(err)
+	}
+	if err := durable.Remove(r.to); err != nil && !errors.Is(err, fs.ErrNotExist) { // empty, or it stays
+		return reason.OnDisk(fmt.Errorf("put the copy of %s in place: %w", r.from, err))
 	}
 	if err := durable.Rename(tmp, r.to); err != nil {
 		return reason.OnDisk(fmt.Errorf("put the copy of %s in place: %w", r.from, err))

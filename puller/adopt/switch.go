@@ -307,11 +307,7 @@ func (a *Adoption) replica(from, to string) (r replica, err error) {
 		return r, err
 	}
 	if a.old.facts.Group != "" {
-		g, err := user.LookupGroup(a.old.facts.Group)
-		if err != nil {
-			return r, reason.Wrap(reason.Config, err)
-		}
-		if r.gid, err = strconv.Atoi(g.Gid); err != nil {
+		if r.gid, err = group(a.old.facts.Group); err != nil {
 			return r, err
 		}
 	}
@@ -388,6 +384,10 @@ func (a *Adoption) goBack(ctx context.Context, cause error) error {
 		return nil
 	})
 	code := reason.Of(cause)
+	if st, serr := a.dir.State(); serr == nil && st != nil && st.Retry != nil && code == reason.Unhealthy {
+		// Without the prospects of a first install: nothing starts this one again.
+		cause = reason.Errorf(code, "%s is not healthy: %s", a.version, st.Retry.Cause)
+	}
 	if err != nil {
 		return reason.Errorf(code, "%s did not take over, and %s could not be started again: %w; `sh %s` tries that once more; it did not take over because: %w", a.Unit, a.OldUnit, err, a.backup.Script(), cause)
 	}

@@ -49,6 +49,8 @@ type Node struct {
 	shell       string        // of a user to be made
 	update      *puller.Result
 	updateErr   error
+
+	former, formerEnv bool // see Former
 }
 
 // New judges the options and this machine, and asks what has to be asked. It changes
@@ -103,8 +105,8 @@ func (n *Node) judgeRoot(context.Context) error {
 		return refuse("%s", cur.Odd)
 	}
 	_, linked := os.Lstat(dir.CurrentPath())
-	if _, err := os.Stat(dir.Path()); errors.Is(err, fs.ErrNotExist) && linked == nil {
-		return refuse("%s is there, and no puller made it: another deployer is at work in %s, and what it runs would have to be taken over; choose another --root, or move it away", dir.CurrentPath(), n.o.Root)
+	if _, err := os.Stat(dir.Path()); errors.Is(err, fs.ErrNotExist) && linked == nil && !n.o.Adopt {
+		return refuse("%s is there, and no puller made it: another deployer is at work in %s; --adopt takes over what it runs, with another --root that is left alone", dir.CurrentPath(), n.o.Root)
 	}
 	return nil
 }

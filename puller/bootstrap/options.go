@@ -46,6 +46,7 @@ type Options struct {
 	Health     string   // URL
 	HealthJSON []string // KEY=VALUE; none: version={version}
 
+	Adopt bool // the releases in Root are another deployer's
 	Timer bool // puller-once@APP.timer instead of the daemon
 }
 

@@ -35,11 +35,14 @@ func (n *Node) Prepare() ([]Step, error) {
 	if n.o.EnvFile != "" {
 		env := file{path: n.o.EnvFile, want: n.env, perm: 0o640, by: group, what: "env file", diff: DiffEnv, quiet: n.o.EnvTemplate == "",
 			hint: "values are not shown"}
+		var parts []part
 		if n.o.EnvFile == "/etc/"+n.o.App+"/"+n.o.App+".env" {
-			steps = append(steps, step("environment of the app", directory{"/etc/" + n.o.App, 0o750, group, false}, env))
-		} else {
-			steps = append(steps, step("environment of the app", env))
+			parts = append(parts, directory{"/etc/" + n.o.App, 0o750, group, false})
 		}
+		if !n.formerEnv {
+			parts = append(parts, env)
+		}
+		steps = append(steps, step("environment of the app", parts...))
 	}
 	if n.user != "" {
 		steps = append(steps, step("state of the app", directory{n.o.stateDir(), n.o.StateMode, app, false}))
@@ -53,13 +56,21 @@ func (n *Node) Prepare() ([]Step, error) {
 	})
 	steps = append(steps, step("credentials", typed...), step("configuration", file{path: n.o.configFile(), want: []byte(n.configText), perm: 0o644, by: byRoot(), what: "configuration", show: true,
 		hint: "it counts as it is: edit it, or move it away and run this again"}))
-	steps = append(steps, step("units of the puller", shipped...), step("unit of the app", own...))
-	return append(steps, n.reload(), n.enable(n.o.Unit), n.enable(n.o.worker())), nil
+	steps = append(steps, step("units of the puller", shipped...), step("unit of the app", own...), n.reload())
+	if n.former {
+		return steps, nil
+	}
+	return append(steps, n.enable(n.o.Unit), n.enable(n.o.worker())), nil
 }
 
 // Live returns the steps by which the node begins to follow its channel: an update, and the
 // start of the puller.
-func (n *Node) Live() []Step { return []Step{n.firstUpdate(), n.start()} }
+func (n *Node) Live() []Step {
+	if n.former { // the switch was the first update
+		return []Step{n.enable(n.o.worker()), n.start()}
+	}
+	return []Step{n.firstUpdate(), n.start()}
+}
 
 // byUser is the app's user, who may not be there yet.
 func (n *Node) byUser() owner {

@@ -28,10 +28,11 @@ type Bootstrapped struct {
 	DryRun      bool                `json:"dry_run"`
 	Changes     []bootstrap.Planned `json:"changes"` // in order; none: everything is so already
 	Fingerprint layout.Digest       `json:"fingerprint,omitempty"`
+	Notes       []string            `json:"notes,omitempty"`  // of an adoption: what it did and how, in words
 	Update      *puller.Result      `json:"update,omitempty"` // the first update, if one was done
 	Checks      []doctor.Check      `json:"checks,omitempty"` // what doctor found then
 
-	empty bool // no release is live
+	empty bool // no release is live, or none of a channel
 }
 
 // waits reports whether all that keeps an update back is that nothing was promoted yet.
@@ -43,6 +44,7 @@ func (r *Bootstrapped) waits(c doctor.Check) bool {
 // bootstrapFlags are those of puller bootstrap.
 type bootstrapFlags struct {
 	bootstrap.Options
+	adoptFlags
 	stateMode string
 	dry, yes  bool
 }
@@ -65,6 +67,9 @@ does what is missing. Secrets are asked for, and never printed. "builder enroll"
 			mode, err := strconv.ParseUint(f.stateMode, 8, 32)
 			if err != nil {
 				return reason.Errorf(reason.Config, "--state-mode: %q is not an octal number", f.stateMode)
+			}
+			if err := f.adoptFlags.check(f.Adopt); err != nil {
+				return err
 			}
 			f.App, f.StateMode = p.app, fs.FileMode(mode)
 			return p.makeNode(cmd.Context(), f)
@@ -105,6 +110,8 @@ func (f *bootstrapFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.stateMode, "state-mode", "0750", "`MODE` of /var/lib/APP")
 	flags.StringVar(&f.Health, "health", "", "`URL` that answers 200 while the app is well")
 	flags.StringArrayVar(&f.HealthJSON, "health-json", nil, "what its answer must hold, `KEY=VALUE` (repeatable; default version={version})")
+	flags.BoolVar(&f.Adopt, "adopt", false, "take over an app that runs here already: another deployer's releases in the root, or with --old-root a former install")
+	f.adoptFlags.add(cmd)
 	flags.BoolVar(&f.Timer, "timer", false, "a cycle every minute by puller-once@APP.timer, instead of the daemon")
 	flags.BoolVar(&f.dry, "dry-run", false, "say what would be done; change nothing")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask before it begins")
@@ -116,6 +123,7 @@ func (f *bootstrapFlags) add(cmd *cobra.Command) {
 		"env-file": none, "access-key-file": none, "secret-key-file": none, "token-file": none,
 		"tier": nothing, "node": nothing, "endpoint": nothing, "region": nothing, "branch": nothing, "trust-fingerprint": nothing,
 		"min-seq": nothing, "unit": nothing, "user": nothing, "state-mode": nothing, "health": nothing, "health-json": nothing,
+		"old-unit": nothing, "old-health": nothing, "state": nothing,
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(name, complete); err != nil {
 			panic(err) // the flags are defined above
@@ -134,9 +142,17 @@ func (p *program) makeNode(ctx context.Context, f *bootstrapFlags) error {
 		return err
 	}
 	defer n.Close()
+	if f.oldRoot != "" {
+		return p.adoptFormer(ctx, n, f, person)
+	}
 	steps, err := n.Prepare()
 	if err != nil {
 		return err
+	}
+	tell, said := p.adoptTeller()
+	place := p.inPlace(n, tell)
+	if f.Adopt {
+		steps = append(steps, place.Steps()...)
 	}
 	plan, err := bootstrap.Plan(ctx, append(steps, n.Live()...))
 	if err != nil {
@@ -156,6 +172,7 @@ func (p *program) makeNode(ctx context.Context, f *bootstrapFlags) error {
 	}
 	var failed error
 	report.Update, failed = n.Update()
+	report.Notes = *said
 	report.Checks = doctor.Examine(ctx, doctor.Options{File: filepath.Join(puller.ConfigDir, f.App+".toml")})
 	if err := ctx.Err(); err != nil {
 		return err
@@ -163,6 +180,7 @@ func (p *program) makeNode(ctx context.Context, f *bootstrapFlags) error {
 	if report.empty, err = n.Empty(); err != nil {
 		return err
 	}
+	report.empty = report.empty || place.Waits
 	return p.showBootstrapped(report, "done", failed)
 }
 
@@ -267,6 +285,8 @@ func writeChanges(out io.Writer, r Bootstrapped, did string) {
 		fmt.Fprintf(&changed, "  - %s\n", cli.Printable(c.What))
 		if _, content, ok := strings.Cut(c.Diff, " @@\n"); ok {
 			io.WriteString(&changed, indented(strings.ReplaceAll("\n"+content, "\n+", "\n")[1:]))
+		} else {
+			io.WriteString(&changed, indented(c.Diff)) // of a file that is made from another one
 		}
 	}
 	switch {

@@ -6,10 +6,9 @@
 //	  list.json        what is in files/, and what the former install was; written last
 //	  SHA256SUMS       of files/, for sha256sum -c
 //	  back.sh          goes back to the former install
-//	  switch.json      how far the switch came; see package adopt
 //
 // A directory without list.json is of a run that was interrupted, and counts for nothing. No
-// directory is ever written to again, but for switch.json, nor deleted; who may read them is
+// directory is ever written to again, but by its back.sh, nor deleted; who may read them is
 // root alone, and who can write them chooses what back.sh restores.
 //
 // Files are copied, links are copied as links, together with what they lead to. Nothing else is
@@ -101,7 +100,7 @@ func Make(ctx context.Context, base string, list List, paths []string, needs Nee
 		}
 		path := todo[0]
 		todo = todo[1:]
-		if slices.ContainsFunc(d.Files, func(f File) bool { return f.Path == path }) {
+		if d.Has(path) {
 			continue
 		}
 		if strings.ContainsFunc(path, canon.Unprintable) {
@@ -271,6 +270,11 @@ func open(path string) (*Dir, error) {
 		return nil, reason.Errorf(reason.Config, "%s/%s: version is %d, and this puller knows %d", path, listFile, d.Version, version)
 	}
 	return d, nil
+}
+
+// Has reports whether the backup has a file.
+func (d *Dir) Has(path string) bool {
+	return slices.ContainsFunc(d.Files, func(f File) bool { return f.Path == path })
 }
 
 // Changed returns those of paths that are not as the backup has them, or that it does not have.
