@@ -96,7 +96,7 @@ func (s *search) scripts(ctx context.Context) {
 		s.scan(ctx, c.file, source{
 			kind: Script, what: "script, called by " + c.by, syntax: shell,
 			reads: func(line []byte) {
-				if depth < maxDepth && !remark(line) {
+				if depth < maxDepth && !shell.remark(line) {
 					s.callsAt(string(line), what, path.Dir(c.file), "", depth)
 				}
 			},

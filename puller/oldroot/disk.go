@@ -103,7 +103,21 @@ func (d *disk) open(name string) (*os.File, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	if made(f) {
+		f.Close() // only looked at
+		return nil, 0, errKind
+	}
 	return f, info.Size(), nil
+}
+
+// made reports whether the kernel makes a file as it is read: a jail may have a /proc of its own.
+func made(f *os.File) bool {
+	var st unix.Statfs_t
+	conn, err := f.SyscallConn()
+	if err == nil {
+		err = errors.Join(conn.Control(func(fd uintptr) { err = unix.Fstatfs(int(fd), &st) }), err)
+	}
+	return err == nil && slices.Contains([]int64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC}, int64(st.Type))
 }
 
 // list returns what is in a directory, which must be at name without links, in order of the

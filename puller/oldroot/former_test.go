@@ -142,6 +142,7 @@ func planted() []string {
 		"/root/bin/dump:1 script, called by crontab of root | pg_dump mnw >/opt/makenotwork/dump.sql",
 		"/srv/caddy/more.caddy:2 Caddy configuration | browse /opt/makenotwork/browse.html",
 		"/srv/mnw.environment:1 LAST= in env file of the configuration | LAST=/opt/makenotwork/last",
+		"/srv/static link into the old directory | -> /opt/makenotwork/static",
 		"/usr/bin/helper:2 script, called by script /usr/local/lib/mnw/prepare | cd /opt/makenotwork || exit",
 		"/usr/local/bin/mnwctl link into the old directory | -> /opt/makenotwork/bin/ctl",
 		"/usr/local/bin/python-thing:1 script in /usr/local/bin | #!/opt/makenotwork/venv/bin/python",

@@ -22,7 +22,11 @@ func find(text []byte, old string, from int) (span, bool) {
 		if slash(text[i:]) == 0 || inRun(text, i) {
 			continue
 		}
-		if to, ok := along(text, i, old); ok && begins(text, i) && ends(text, to) {
+		to, ok := along(text, i, old)
+		switch {
+		case !ok || !ends(text, to): // nor from another slash of this run: to look once is enough
+			i += slashes(text[i:]) - 1
+		case begins(text, i):
 			return span{i, to}, true
 		}
 	}

@@ -15,7 +15,8 @@
 //	users          homes and login shells in /etc/passwd
 //	env files      of units and of the configuration, /etc/default, /etc/environment, /etc/<app>
 //	/etc           every other file in it: logrotate, fstab, and what nobody thought of
-//	links          below /etc, /usr/local, /opt/<app> and /var/lib/<app>
+//	links          below /etc, /usr/local, /opt/<app> and /var/lib/<app>; those right in /, /opt, /srv, /home,
+//	               /mnt, /var, /var/lib, /var/www and homes
 //	releases       what the files of the live one contain, and files beside the releases
 //
 // A reference is a line, a byte offset of a binary, or a link. What nothing acts on is told apart,
@@ -37,10 +38,12 @@
 // # Parties
 //
 // The operator reads the report. What is in the files may be anybody's: an app can write into
-// its state, a user into his home. So nothing is opened that is not a regular file, links are
-// counted, sizes are bounded, and what is printed of a line is short and has no control characters. Secrets stay
-// where they are: of an env file only the key and the path are shown, elsewhere the values of
-// what is called a password, a token or a key are not, nor user and password in a URL.
+// its state, a user into his home. So nothing is opened that is not a regular file on a disk (in /proc there
+// are some that wait for ever), links are counted, sizes are bounded, and what is printed of a line is short and
+// has no control characters. Secrets stay where they are: of an env file, a .netrc and the like only the key and
+// the path are shown, elsewhere the values of what is called a password, a token or a key are not, nor user and
+// password in a URL, nor those that curl, mysql and a few more are given as one letter. A secret that nothing
+// calls one is shown.
 //
 // Nothing is changed. What could not be looked at is said (Unread).
 package oldroot

@@ -161,6 +161,68 @@ func TestSearchHostile(t *testing.T) {
 	}
 }
 
+// TestSearchSlow: a user of the machine does not keep root waiting, by what he links to or writes.
+func TestSearchSlow(t *testing.T) {
+	slashes := strings.Repeat(`/\/`, maxText/3)
+	files := map[string]string{
+		"/etc/passwd":        "mal:x:1000:1000::/home/mal:/bin/sh\n",
+		"/proc/kmsg":         old,
+		"/home/mal/.bashrc":  "-> /proc/kmsg",
+		"/home/mal/.profile": slashes + "\n",
+		"/home/mal/.zshrc":   slashes[:len(slashes)-9] + old[1:] + "\n" + slashes[:9] + old[1:],
+		"/etc/mnw/x":         "-> /proc/kmsg",
+	}
+	for n := range maxMute + 10 {
+		files[fmt.Sprintf("/home/mal/.config/systemd/user/%d.service", n)] = fmt.Sprintf("-> %d.service", n)
+	}
+	host := plant(t, files)
+	report := look(t, Options{Old: old, App: "mnw", Host: host})
+	if diff := cmp.Diff([]string{"/home/mal/.zshrc:1 .zshrc of mal", "/home/mal/.zshrc:2 .zshrc of mal"}, said(report.References, func(Reference) string { return "" })); diff != "" {
+		t.Errorf("references (-want +got)\n%s", diff)
+	}
+	if n := len(report.Unread); n != maxMute+1 || report.Unread[0] != (Unread{"/", "there is more that could not be looked at than the 1000 that are listed"}) {
+		t.Errorf("%d not read, first %v", n, report.Unread[0])
+	}
+}
+
+// TestSearchActive: what looks like a comment or a copy, and is none.
+func TestSearchActive(t *testing.T) {
+	host := plant(t, map[string]string{
+		"/etc/passwd":               "mnw:x:1000:1000::/home/mnw:/bin/sh\n",
+		"/etc/sudoers":              "#1000 ALL = /opt/makenotwork/a\nbob, #1001 ALL = /opt/makenotwork/b\n#includedir /opt/makenotwork/c\n# 1000 ALL = /opt/makenotwork/d\n",
+		"/etc/cron.d/a.bak":         "* * * * * root [ ${#LIST} -gt 0 ] && /opt/makenotwork/x\n",
+		"/etc/cron.d/a.rpmsave":     "* * * * * root /opt/makenotwork/x\n",
+		"/etc/rsyslog.d/a.old.conf": "/opt/makenotwork/log\n",
+		"/etc/rsyslog.d/a.conf.old": "/opt/makenotwork/log\n",
+		"/etc/a.bak-2024-01-01":     "/opt/makenotwork/log\n",
+		"/home/mnw/.pgpass":         "# hunter2\n/opt/makenotwork/run:5432:mnw:mnw:hunter2\n",
+		"/home/mnw/live":            "-> /opt/makenotwork",
+		"/opt/makenotwork/x":        "",
+		"/srv/app":                  "-> /opt/makenotwork/x",
+	})
+	report := look(t, Options{Old: old, Host: host})
+	if diff := cmp.Diff([]string{
+		"/etc/cron.d/a.bak:1 * * * * * root [ ${#LIST} -gt 0 ] && /opt/makenotwork/x", "/etc/rsyslog.d/a.old.conf:1 /opt/makenotwork/log",
+		"/etc/sudoers:1 #1000 ALL = /opt/makenotwork/a", "/etc/sudoers:2 bob, #1001 ALL = /opt/makenotwork/b", "/etc/sudoers:3 #includedir /opt/makenotwork/c",
+		"/home/mnw/.pgpass:2 /opt/makenotwork/run", "/home/mnw/live -> /opt/makenotwork", "/srv/app -> /opt/makenotwork/x",
+	}, texts(report.References)); diff != "" {
+		t.Errorf("references (-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{
+		"/etc/a.bak-2024-01-01:1 /opt/makenotwork/log", "/etc/cron.d/a.rpmsave:1 * * * * * root /opt/makenotwork/x",
+		"/etc/rsyslog.d/a.conf.old:1 /opt/makenotwork/log", "/etc/sudoers:4 # 1000 ALL = /opt/makenotwork/d",
+	}, texts(report.Asides)); diff != "" {
+		t.Errorf("asides (-want +got)\n%s", diff)
+	}
+}
+
+func texts(list []Reference) (lines []string) {
+	for _, r := range list {
+		lines = append(lines, r.Place()+" "+r.Text)
+	}
+	return lines
+}
+
 func TestSearchMayNot(t *testing.T) {
 	testenv.User(t, "root reads everything")
 	host := plant(t, map[string]string{"/etc/sudoers": old, "/etc/cron.d/x": old, "/etc/cron.daily/x": "#!" + old})
@@ -212,6 +274,10 @@ func TestExcerpt(t *testing.T) {
 	for line, want := range map[string]string{
 		"5 * * * * PGPASSWORD=hunter2 x --token hunter2 /opt/makenotwork --key /k postgres://u:hunter2@h/": "5 * * * * PGPASSWORD=… x --token … /opt/makenotwork --key /k postgres://…@h/",
 		`{"secret": "hunter2", "dir": "/opt/makenotwork", "api_key":"hunter2"}`:                            `{"secret": "…", "dir": "/opt/makenotwork", "api_key":"…"}`,
+		`PASSWORD="hunter2 hunter3" x --password='hunter2 hunter3' /opt/makenotwork`:                       `PASSWORD="…" x --password='…' /opt/makenotwork`,
+		"0 3 * * * mysqldump -u root -phunter2 mnw >/opt/makenotwork/b.sql; mkdir -p x":                    "0 3 * * * mysqldump -u root -p… mnw >/opt/makenotwork/b.sql; mkdir -p x",
+		`curl -u me:hunter2 -H "Authorization: Bearer hunter2" -T /opt/makenotwork/x`:                      `curl -u me:… -H "Authorization: Bearer …" -T /opt/makenotwork/x`,
+		"tar -cp /opt/makenotwork | sshpass -p hunter2 ssh b; redis-cli -h c -a hunter2 info":              "tar -cp /opt/makenotwork | sshpass -p … ssh b; redis-cli -h c -a … info",
 		"KEY_FILE=/opt/makenotwork/key":                                            "KEY_FILE=/opt/makenotwork/key",
 		"a\tb\x1b\x07 /opt/makenotwork \u202e\xff":                                 `a b\x1b\a /opt/makenotwork \u202e\xff`,
 		strings.Repeat("ä", 100) + " /opt/makenotwork " + strings.Repeat("ö", 100): "…" + strings.Repeat("ä", 29) + " /opt/makenotwork " + strings.Repeat("ö", 51) + "…",

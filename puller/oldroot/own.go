@@ -115,8 +115,14 @@ func (s *search) systems(name string) bool {
 	return err != nil || slices.ContainsFunc([]string{"/usr", "/bin", "/sbin", "/lib", "/run", "/dev", "/proc", "/sys"}, func(dir string) bool { return within(real, dir) })
 }
 
-// links looks at the links of the app's own directories.
+// links looks at the links of the app's own directories, and at those that people put where
+// everybody finds them: what names /srv/app uses the old directory, if that leads there.
 func (s *search) links(ctx context.Context) {
+	for _, dir := range append([]string{"/", "/opt", "/srv", "/home", "/mnt", "/var", "/var/lib", "/var/www"}, slices.Sorted(maps.Values(s.passwd()))...) {
+		if !within(dir, s.o.Old) {
+			s.files(dir)
+		}
+	}
 	dirs := []string{s.o.Root, "/usr/local"}
 	if s.o.App != "" {
 		dirs = append(dirs, "/var/lib/"+s.o.App)

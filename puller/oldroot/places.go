@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// copied says that a file is a copy of another, by its name; programs that read a whole
-// directory mostly leave it out, and nobody would run it.
+// copied says that a file is a copy of another, by how its name ends; programs that read a whole
+// directory mostly leave it out, and nobody would run it. They do read app.old.conf.
 func copied(name string) string {
 	base := path.Base(name)
 	if copyName.MatchString(base) || slices.Contains([]string{"passwd-", "group-", "shadow-", "gshadow-", "subuid-", "subgid-"}, base) {
@@ -19,7 +19,7 @@ func copied(name string) string {
 	return ""
 }
 
-var copyName = regexp.MustCompile(`~$|(?i)\.(bak|backup|old|orig|save|sav|swp|swo|rej|dpkg-\w+|ucf-\w+|rpm(save|new|orig)|disabled)\b`)
+var copyName = regexp.MustCompile(`~$|(?i)\.(bak|backup|old|orig|save|sav|swp|swo|rej|dpkg-\w+|ucf-\w+|rpm(save|new|orig)|disabled)([-_.]?[0-9][^A-Za-z]*)?~?$`)
 
 // sudoers searches the rules of sudo.
 func (s *search) sudoers(ctx context.Context) {
@@ -50,15 +50,12 @@ func (s *search) sudo(ctx context.Context, name, aside string) {
 				s.sudoDir(ctx, string(m[2]))
 			case m != nil:
 				s.sudo(ctx, string(m[2]), "")
-			case !remark(line):
+			case !sudo.remark(line):
 				s.calls(string(line), name, "", "/root")
 			}
 		},
 	})
 }
-
-// remark reports whether a line is a comment as a whole.
-func remark(line []byte) bool { return bytes.HasPrefix(bytes.TrimLeft(line, " \t"), []byte("#")) }
 
 var sudoInclude = regexp.MustCompile(`^\s*[@#]include(dir)?\s+"?([^"\s]+)`)
 
@@ -96,7 +93,7 @@ func (s *search) crontab(ctx context.Context, name, what, aside, user string) {
 	s.scan(ctx, name, source{
 		kind: Crontab, what: what, aside: aside, syntax: shell,
 		reads: func(line []byte) {
-			if aside == "" && !remark(line) {
+			if aside == "" && !shell.remark(line) {
 				s.calls(string(line), what, home, home)
 			}
 		},
@@ -114,7 +111,7 @@ func (s *search) part(ctx context.Context, name, when string) {
 	s.scan(ctx, name, source{
 		kind: Crontab, what: "script in " + when, aside: aside, syntax: shell,
 		reads: func(line []byte) {
-			if aside == "" && !remark(line) {
+			if aside == "" && !shell.remark(line) {
 				s.calls(string(line), "script "+name, path.Dir(name), "/root")
 			}
 		},
@@ -127,10 +124,16 @@ func (s *search) partName(name, reader string) string {
 	if err == nil && !cronName.MatchString(path.Base(name)) {
 		return reader + " does not read it: there is more in its name than letters, digits, _ and -"
 	}
-	return copied(name)
+	if err != nil && cronCopy.MatchString(path.Base(name)) {
+		return reader + " does not read it: by its name it is a copy"
+	}
+	return ""
 }
 
-var cronName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+var (
+	cronName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)                      // Debian's
+	cronCopy = regexp.MustCompile(`^\.|[~,]$|\.(rpm(save|new|orig)|swp)$`) // others read app.bak, too
+)
 
 // passwd returns the homes of users.
 func (s *search) passwd() map[string]string {
@@ -174,10 +177,16 @@ func (s *search) users(ctx context.Context) {
 			s.keys(ctx, path.Join(home, name), user)
 		}
 		for _, name := range []string{
-			".ssh/rc", ".ssh/environment", ".ssh/config", ".profile", ".bash_profile", ".bash_login", ".bashrc", ".bash_aliases", ".bash_logout",
-			".zshenv", ".zprofile", ".zshrc", ".forward", ".netrc", ".pgpass", ".my.cnf", ".pam_environment",
+			".ssh/rc", ".ssh/config", ".profile", ".bash_profile", ".bash_login", ".bashrc", ".bash_aliases", ".bash_logout",
+			".zshenv", ".zprofile", ".zshrc", ".forward",
 		} {
 			s.scan(ctx, path.Join(home, name), source{kind: Home, what: name + " of " + visible(user), syntax: shell})
+		}
+		for _, name := range []string{".netrc", ".pgpass", ".my.cnf", ".pam_environment", ".ssh/environment"} { // there are secrets in any place of these
+			s.scan(ctx, path.Join(home, name), source{
+				kind: Home, what: name + " of " + visible(user), syntax: settings,
+				show: func(line []byte, at span) string { return pathOnly("", line, at) },
+			})
 		}
 		s.unitsIn(ctx, []string{home + "/.config/systemd/user", home + "/.local/share/systemd/user"}, "unit of "+visible(user)+": ")
 	}
@@ -237,7 +246,7 @@ var (
 // included searches a file, and those that it includes: below dir, or below its own directory.
 func (s *search) included(ctx context.Context, name string, src source, include *regexp.Regexp, dir string) {
 	src.reads = func(line []byte) {
-		if remark(line) {
+		if shell.remark(line) {
 			return
 		}
 		for _, m := range include.FindAllSubmatch(line, -1) {

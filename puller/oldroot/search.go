@@ -18,7 +18,10 @@ import (
 const (
 	maxFile = 2 << 30   // bytes of a file that is searched
 	chunk   = 256 << 10 // of it at a time
+	maxAll  = 64 << 30  // bytes of all files together
 	maxHits = 100       // references of one file
+	maxRefs = 20_000    // of all files together
+	maxMute = 1000      // that could not be looked at
 )
 
 // search is one search, in one goroutine.
@@ -30,6 +33,8 @@ type search struct {
 	seen     map[string]bool // files that were searched, by where they are
 	hits     map[string]int  // references by file
 	added    map[Reference]bool
+	mute     map[Unread]bool
+	spent    int64             // bytes that were searched
 	homes    map[string]string // of users
 	commands map[string]string // files of programs that are called by name
 	queue    []call            // scripts to be searched
@@ -49,6 +54,7 @@ func newSearch(o Options, root *os.Root) *search {
 		seen:     map[string]bool{},
 		hits:     map[string]int{},
 		added:    map[Reference]bool{},
+		mute:     map[Unread]bool{},
 		homes:    map[string]string{},
 		commands: map[string]string{},
 		buf:      make([]byte, chunk),
@@ -74,9 +80,15 @@ func (s *search) unread(file string, why error) {
 	if errors.As(why, &pe) {
 		text = pe.Err.Error()
 	}
-	if u := (Unread{visible(file), text}); !slices.Contains(s.report.Unread, u) {
-		s.report.Unread = append(s.report.Unread, u)
+	u := Unread{visible(file), text}
+	switch n := len(s.mute); {
+	case s.mute[u] || n > maxMute:
+		return
+	case n == maxMute:
+		u = Unread{"/", fmt.Sprintf("there is more that could not be looked at than the %d that are listed", maxMute)}
 	}
+	s.mute[u] = true
+	s.report.Unread = append(s.report.Unread, u)
 }
 
 // add adds a reference, once.
@@ -86,6 +98,8 @@ func (s *search) add(r Reference) {
 		list = &s.report.Asides
 	}
 	switch n := s.hits[r.File]; {
+	case len(s.added) == maxRefs:
+		s.unread("/", fmt.Errorf("there are more references than the %d that are listed", maxRefs))
 	case n == maxHits:
 		s.unread(r.File, fmt.Errorf("it has more references than the %d that are listed", maxHits))
 		s.hits[r.File]++
@@ -115,7 +129,16 @@ func (s *search) where(name string) (real string, ok bool) {
 		s.unread(name, err)
 		return "", false
 	}
-	return real, !s.except(real)
+	return real, !s.except(real) && !kernels(real)
+}
+
+// masked is what the name of a unit leads to that is not to be had.
+const masked = "/dev/null"
+
+// kernels reports whether a file is made by the kernel as it is read. Nothing in it is the
+// operator's, and to read some of them waits for ever: a user may link to /proc/kmsg.
+func kernels(name string) bool {
+	return name != masked && slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return within(name, dir) })
 }
 
 // except reports whether what is at name does not count.
@@ -136,8 +159,8 @@ func (s *search) scan(ctx context.Context, name string, src source) []byte {
 	switch {
 	case absent(err):
 		return nil
-	case errors.Is(err, errKind) && real == "/dev/null":
-		return nil // a masked unit
+	case errors.Is(err, errKind) && real == masked:
+		return nil
 	case err != nil:
 		s.unread(name, err)
 		return nil
@@ -146,6 +169,11 @@ func (s *search) scan(ctx context.Context, name string, src source) []byte {
 	s.seen[real] = true
 	if size > maxFile {
 		s.unread(name, fmt.Errorf("%d bytes are more than the %d that are searched", size, maxFile))
+		return nil
+	}
+	if s.spent += size; s.spent > maxAll {
+		s.unread(name, fmt.Errorf("it was not searched: %d bytes of other files were", s.spent-size))
+		s.spent -= size
 		return nil
 	}
 	if size > maxText {
@@ -165,7 +193,7 @@ func (s *search) scan(ctx context.Context, name string, src source) []byte {
 		}
 		return nil
 	}
-	s.lines(name, src, data)
+	s.lines(ctx, name, src, data)
 	return data
 }
 
@@ -191,8 +219,11 @@ func (s *search) read(name string) []byte {
 func binary(data []byte) bool { return bytes.IndexByte(data[:min(len(data), 8000)], 0) >= 0 }
 
 // lines searches a text.
-func (s *search) lines(name string, src source, data []byte) {
+func (s *search) lines(ctx context.Context, name string, src source, data []byte) {
 	for n, line := range bytes.Split(data, []byte{'\n'}) {
+		if ctx.Err() != nil {
+			return
+		}
 		at, ok := find(line, s.o.Old, 0)
 		if !ok && src.spell != nil {
 			at, ok = src.spell(line)

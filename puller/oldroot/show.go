@@ -46,15 +46,23 @@ func excerpt(line []byte, at span) string {
 // hidden takes the values out of a text that are secrets by their names, and users and
 // passwords out of URLs.
 func hidden(text string) string {
-	for _, form := range []*regexp.Regexp{userInfo, assigned, optional} {
+	for _, form := range []*regexp.Regexp{userInfo, quoted, quotedOnce, assigned, optional, named, header, ofUser, ofProgram} {
 		text = form.ReplaceAllString(text, "${1}…${2}")
 	}
 	return text
 }
 
 var (
-	userInfo = regexp.MustCompile(`(://)[^/@\s"']*(@)`)
-	assigned = regexp.MustCompile(`(?i)([\w-]*(?:pass|secret|token|key|pwd|credential)\w*["']?(?:=|: ?)["']?)[^\s"'\x00/][^\s"'\x00]*()`)
+	userInfo   = regexp.MustCompile(`(://)[^/@\s"']*(@)`)
+	assigned   = regexp.MustCompile(`(?i)([\w-]*(?:pass|secret|token|key|pwd|credential)\w*["']?(?:=|: ?)["']?)[^\s"'\x00/][^\s"'\x00]*()`)
+	quoted     = regexp.MustCompile(`(?i)([\w-]*(?:pass|secret|token|key|pwd|credential)\w*["']?(?:=|: ?| )")[^"\x00/][^"\x00]*()`)
+	quotedOnce = regexp.MustCompile(`(?i)([\w-]*(?:pass|secret|token|key|pwd|credential)\w*["']?(?:=|: ?| )')[^'\x00/][^'\x00]*()`)
+	named      = regexp.MustCompile(`(?i)(\b(?:password|passwd|passphrase|secret)\s+["']?)[^\s"'\x00/=:|&;-][^\s"'\x00]*()`) // as in .netrc
+	header     = regexp.MustCompile(`(?i)(\b(?:proxy-)?authorization["']?[:=]\s*["']?(?:(?:basic|bearer|digest|token)\s+)?)[^\s"'\x00]+()`)
+	ofUser     = regexp.MustCompile(`((?:^|\s)(?:-u|--user)[ =]?["']?[^\s:"'\x00/]+:)[^\s"'\x00/][^\s"'\x00]*()`) // of curl
+	// The passwords that these programs take as one letter.
+	ofProgram = regexp.MustCompile(`(\b(?:(?:mysql|mariadb|7z)\w*(?:\s[^\x00]*?)?\s-p|sshpass\s+-p\s*|redis-cli(?:\s[^\x00]*?)?\s-a\s*)["']?)[^\s"'\x00][^\s"'\x00]*()`)
+
 	optional = regexp.MustCompile(`(?i)(--?[\w-]*(?:pass|secret|token|key|pwd|credential)\w* ["']?)[^\s"'\x00/-][^\s"'\x00]*()`)
 )
 
@@ -100,7 +108,7 @@ const (
 	noComments syntax = iota
 	shell             // # at the beginning of a word
 	settings          // # or ; at the beginning of a line
-	sudo              // # at the beginning of a word, but for #include
+	sudo              // the same, but for #include and for #1000, a user
 )
 
 const comment = "a comment"
@@ -118,14 +126,23 @@ func (x syntax) comment(line []byte, n, from int) string {
 		x == sudo && bytes.HasPrefix(start, []byte("#include")):
 		return ""
 	}
-	if hash := commentAt(line); hash >= 0 && (hash <= from || start[0] == '#') {
+	if hash := x.commentAt(line); hash >= 0 && (hash <= from || start[0] == '#') {
 		return comment
 	}
 	return ""
 }
 
+// remark reports whether a line is a comment as a whole.
+func (x syntax) remark(line []byte) bool {
+	rest := bytes.TrimLeft(line, " \t")
+	return len(rest) > 0 && rest[0] == '#' && !(x == sudo && number(rest))
+}
+
+// number reports whether what begins with # is the number of a user or a group.
+func number(text []byte) bool { return len(text) > 1 && '0' <= text[1] && text[1] <= '9' }
+
 // commentAt returns where a comment begins in a line of a shell script, or -1.
-func commentAt(line []byte) int {
+func (x syntax) commentAt(line []byte) int {
 	var quote byte
 	for i := 0; i < len(line); i++ {
 		switch c := line[i]; {
@@ -137,7 +154,8 @@ func commentAt(line []byte) int {
 			}
 		case c == '"' || c == '\'':
 			quote = c
-		case c == '#' && (i == 0 || bytes.IndexByte([]byte(" \t;{}"), line[i-1]) >= 0):
+		case c == '#' && x == sudo && number(line[i:]):
+		case c == '#' && (i == 0 || bytes.IndexByte([]byte(" \t;"), line[i-1]) >= 0): // not in ${#list[@]}
 			return i
 		}
 	}
