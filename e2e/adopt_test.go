@@ -108,6 +108,7 @@ func newFormer(t *testing.T) *former {
 	f.Write(t, "/etc/caddy/Caddyfile", "makenot.work {\n\troot * /opt/makenotwork/static\n}\n", 0o644)
 	f.Write(t, "/etc/cron.d/makenotwork", "0 3 * * * root /usr/local/bin/backup-mnw\n", 0o644)
 	f.Write(t, "/usr/local/bin/backup-mnw", "#!/bin/sh\ntar -czf /srv/backup.tgz /opt/makenotwork/data\n", 0o755)
+	f.Run(t, "ln", "-s", "/opt/makenotwork/yara-rules", "/etc/yara-rules")
 	f.Write(t, "/root/.ssh/authorized_keys", "command=\"/opt/makenotwork/deploy\" ssh-ed25519 AAAA\n", 0o600)
 	f.Run(t, "sh", "-euc", "chmod 755 /opt/makenotwork/run; chmod 600 /opt/makenotwork/.env; chown -R makenotwork: /opt/makenotwork; systemctl daemon-reload; systemctl enable -q --now makenotwork.service")
 	f.answers(t, "0.9.0")
@@ -206,7 +207,7 @@ func formerRehearsal(t *testing.T, f *former) {
 	before := f.all(t)
 	out := f.must(t, 0, "--dry-run")
 	for _, want := range []string{
-		"back up to /var/backups/sando:", "/etc/sudoers.d/makenotwork", "/etc/caddy/Caddyfile", "/usr/local/bin/backup-mnw", "/etc/systemd/system/makenotwork.service.d/limits.conf",
+		"back up to /var/backups/sando:", "/etc/sudoers.d/makenotwork", "/etc/caddy/Caddyfile", "/usr/local/bin/backup-mnw", "/etc/systemd/system/makenotwork.service.d/limits.conf", "/root/.ssh/authorized_keys", "/etc/passwd", "/etc/yara-rules",
 		"fetch, verify and unpack 1.0.0 to /opt/mnw/releases/1.0.0", "make user mnw",
 		"-DOCS=/opt/makenotwork/docs/assumptions.toml", "+DOCS=/opt/mnw/current/docs/assumptions.toml", "+DATA_DIR=/var/lib/mnw", " DATABASE_URL=(unchanged)",
 		"CACHE: /opt/makenotwork/cache is state: stays in the old root; --state cache=DIR would move it",
@@ -385,6 +386,7 @@ func formerBack(t *testing.T, f *former) {
 	out = f.must(t, 0)
 	f.answers(t, "1.1.0")
 	f.units(t, "inactive disabled active enabled")
+	t.Logf("%s", outage.FindString(out))
 	if !strings.Contains(out, "/var/lib/mnw was a copy of /opt/makenotwork/data, in which something has changed since") {
 		t.Errorf("it says\n%s", out)
 	}

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"makenot.work/sando/internal/canon"
@@ -70,7 +68,8 @@ func (a *Adoption) survey(ctx context.Context) error {
 		// What is in the old root stays there. What is in the new one is not of the old install.
 		in := strings.HasPrefix(p, a.OldRoot+"/") || strings.HasPrefix(p, a.Root+"/") || strings.HasPrefix(p, a.Backups+"/") || p == a.EnvFile
 		info, err := os.Lstat(p)
-		if !in && err == nil && !info.IsDir() && !slices.Contains(a.old.paths, p) {
+		small := err == nil && (info.Mode().IsRegular() && info.Size() <= backup.MaxFile || info.Mode()&fs.ModeSymlink != 0)
+		if !in && small && !slices.Contains(a.old.paths, p) {
 			a.old.paths = append(a.old.paths, p)
 		}
 	}
@@ -251,13 +250,9 @@ func (a *Adoption) makeEnv() error {
 
 // doEnv writes the new env file: root's, readable by the app.
 func (a *Adoption) doEnv(context.Context) error {
-	u, err := user.Lookup(a.User)
+	_, gid, err := ids(a.User)
 	if err != nil {
-		return reason.Errorf(reason.Config, "env file %s: %w", a.EnvFile, err)
-	}
-	gid, err := strconv.Atoi(u.Gid)
-	if err != nil {
-		return err
+		return fmt.Errorf("env file %s: %w", a.EnvFile, err)
 	}
 	if have, err := os.ReadFile(a.EnvFile); errors.Is(err, fs.ErrNotExist) {
 		if err := durable.MkdirAll(filepath.Dir(a.EnvFile), 0o755); err != nil {

@@ -53,16 +53,19 @@ func (a *Adoption) lookSwitch(ctx context.Context) ([]bootstrap.Change, error) {
 	what = append(what, fmt.Sprintf("start %s with %s", a.Unit, a.version), fmt.Sprintf("disable %s and enable %s once it is healthy, else start %[1]s again", a.OldUnit, a.Unit))
 	changes := []bootstrap.Change{{What: strings.Join(what, "; ")}}
 	if up(a.old.facts) {
-		for _, other := range a.stopsToo(ctx) {
+		for _, other := range a.active(ctx, "RequiredBy,BoundBy,ConsistsOf") {
 			changes = append(changes, bootstrap.Change{What: fmt.Sprintf("%s depends on %s, and stops with it: it is not started again", other, a.OldUnit), Kept: true})
+		}
+		for _, other := range a.active(ctx, "TriggeredBy") {
+			changes = append(changes, bootstrap.Change{What: fmt.Sprintf("%s starts %s whenever it is wanted, also after the switch: `systemctl disable --now %[1]s` keeps it from that", other, a.OldUnit), Kept: true})
 		}
 	}
 	return changes, nil
 }
 
-// stopsToo returns the units that run and would be stopped with the old one.
-func (a *Adoption) stopsToo(ctx context.Context) []string {
-	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property=RequiredBy,BoundBy,ConsistsOf", "--value", "--", a.OldUnit).Output()
+// active returns the units that run and that a property of the old one names.
+func (a *Adoption) active(ctx context.Context, property string) []string {
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property="+property, "--value", "--", a.OldUnit).Output()
 	if err != nil {
 		return nil
 	}

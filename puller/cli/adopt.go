@@ -113,9 +113,7 @@ func references(ctx context.Context, oldRoot string, o bootstrap.Options) ([]str
 	}
 	var files []string
 	for _, r := range report.References {
-		switch r.Kind {
-		case oldroot.Release, oldroot.Link:
-		default:
+		if r.Kind != oldroot.Release {
 			files = append(files, r.File)
 		}
 	}

@@ -45,8 +45,10 @@ const (
 	scriptFile = "back.sh"
 	filesDir   = "files"
 	version    = 1
-	maxFile    = 16 << 20 // of one file: these are configuration
 )
+
+// MaxFile bounds a file, in bytes: these are configuration.
+const MaxFile = 16 << 20
 
 // List is list.json.
 type List struct {
@@ -116,7 +118,7 @@ func Make(ctx context.Context, base string, list List, paths []string, needs Nee
 			if !filepath.IsAbs(to) {
 				to = filepath.Join(filepath.Dir(path), to)
 			}
-			if info, err := os.Stat(to); err == nil && info.Mode().IsRegular() {
+			if info, err := os.Stat(to); err == nil && info.Mode().IsRegular() && info.Size() <= MaxFile {
 				todo = append(todo, to)
 			}
 		}
@@ -187,9 +189,9 @@ func look(path string) (File, []byte, error) {
 		return f, nil, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("it has more than %d bytes", maxFile)
+	data, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
+	if err == nil && len(data) > MaxFile {
+		err = fmt.Errorf("it has more than %d bytes", MaxFile)
 	}
 	sum := sha256.Sum256(data)
 	f.SHA256 = hex.EncodeToString(sum[:])
