@@ -144,6 +144,7 @@ func (f *fleet) changedNode(web1 *host.Host) {
 		web1.Run(f.t, "rm", "-r", "/opt/mnw/.sando")
 	}
 	f.before["The next release needs more: The migration failed"] = func() {
+		web1.Run(f.t, "systemctl", "reload", "puller@mnw") // or a new release may come before it has read the hook
 		f.build.Write(f.t, "/srv/sando/src/mnw-migrate", "#!/bin/sh\ntouch /var/lib/mnw/tables/users\n", 0o755)
 		f.release("2.0.0", "serves", "a", "b")
 		f.settles("web-1", "2.0.0 is wanted: (hook|blocked)")
