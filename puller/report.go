@@ -188,9 +188,13 @@ func released(r *node.Release) *report.Release {
 	return &report.Release{Version: r.Version, Manifest: r.Manifest, Since: r.Since}
 }
 
-// clip makes text fit for a report.
+// clip makes text fit for a report. What programs printed stays here: a bucket is read by many,
+// and there may be a password in it.
 func clip(s string) string {
 	const more = " …"
+	if before, _, ok := strings.Cut(s, node.Said); ok {
+		s = strings.TrimRight(before, ";: ") + "; what it said is in the node's history"
+	}
 	if s = node.Line(s); len(s) > report.MaxText {
 		s = strings.ToValidUTF8(s[:report.MaxText-len(more)], "") + more
 	}

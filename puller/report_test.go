@@ -21,6 +21,7 @@ import (
 	"makenot.work/sando/layout/bucket"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/layout/report"
+	"makenot.work/sando/puller/hook"
 	"makenot.work/sando/puller/reporter"
 )
 
@@ -106,6 +107,24 @@ func TestReport(t *testing.T) {
 		Pin: &report.Pin{Version: "2.0", Reason: "the probe lies \uFFFD[31m"}, Blocked: []report.Release{*names("2.0")}, Failure: &report.Failure{Version: "2.0"}})
 	if forced.Desired.Manifest == "" || forced.Pin.Since.IsZero() {
 		t.Errorf("it says %+v, %+v", forced.Desired, forced.Pin)
+	}
+}
+
+// TestReportWithholds: what a hook prints does not go to the bucket, which others read.
+func TestReportWithholds(t *testing.T) {
+	w := reporting(t)
+	w.hook(hook.BeforeSwap, `p=hunter; echo "no route to postgres://mnw:${p}2@db/mnw" >&2; exit 3`)
+	res := w.step(reason.Hook)
+	if !strings.Contains(res.Message, "hunter2") {
+		t.Fatalf("the node itself is told %q", res.Message)
+	}
+	r := w.reported()
+	if want := "ended with status 3; what it said is in the node's history"; !strings.Contains(r.Failure.Cause, want) || !strings.Contains(r.Message, want) {
+		t.Errorf("cause %q, message %q, want %q in both", r.Failure.Cause, r.Message, want)
+	}
+	data, err := r.Encode()
+	if err != nil || strings.Contains(string(data), "hunter2") {
+		t.Errorf("%v, a secret in it:\n%s", err, data)
 	}
 }
 

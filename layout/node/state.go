@@ -416,6 +416,10 @@ func Line(s string) string {
 	return s
 }
 
+// Said begins, in a cause, what a program of the operator's printed. It may hold a secret, and
+// goes to the end of the cause or of what it is a part of.
+const Said = "it said: "
+
 // MaxLines is how many lines of output are kept of one failure.
 const MaxLines = 20
 

@@ -58,6 +58,7 @@ import (
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
+	"makenot.work/sando/layout/node"
 )
 
 // When is the moment at which a hook runs.
@@ -196,7 +197,7 @@ type Failed struct {
 func (e *Failed) Error() string {
 	text := fmt.Sprintf("hook %s %s", e.Hook, e.Words)
 	if said := e.said(); said != "" {
-		text += "; it said: " + said
+		text += "; " + node.Said + said
 	}
 	return text
 }

@@ -223,7 +223,7 @@ func lastWords(f *os.File) string {
 	if len(text) == 0 {
 		return ""
 	}
-	return ": it said: " + node.Line(string(text))
+	return ": " + node.Said + node.Line(string(text))
 }
 
 // tail returns the end of a file, as far as it can be read.
