@@ -149,7 +149,7 @@ func (n *Node) judgeUnit(ctx context.Context) (err error) {
 	}
 	spec := appunit.Spec{
 		App: n.o.App, Unit: n.o.Unit, Root: n.o.Root, Exec: n.o.Exec, User: n.user,
-		State: n.o.App, StateMode: n.o.StateMode, StopStatus: []int{2},
+		State: n.o.App, StateMode: n.o.StateMode,
 	}
 	if n.o.EnvFile != "" {
 		spec.EnvFiles = []string{n.o.EnvFile}

@@ -58,7 +58,7 @@ Name, root, unit and env files of the app come from the configuration. With --ap
 	flags.StringArrayVar(&s.ReadWrite, "read-write", nil, "`PATH` that it may write to (repeatable)")
 	flags.StringVar(&s.State, "state-directory", "", "`NAME` of a directory in /var/lib that systemd makes for it")
 	flags.StringVar(&mode, "state-directory-mode", "0750", "its `MODE`, which systemd sets at each start")
-	flags.IntSliceVar(&s.StopStatus, "restart-prevent-exit-status", []int{2}, "exit `STATUS` after which it is not started again")
+	flags.IntSliceVar(&s.StopStatus, "restart-prevent-exit-status", nil, "exit `STATUS` by which the app says that starting it again is of no use; a Go program that panics ends with 2 (default: none)")
 	if err := errors.Join(cmd.MarkFlagRequired("exec"), cmd.MarkFlagRequired("user"),
 		cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(appunit.Types(), cobra.ShellCompDirectiveNoFileComp))); err != nil {
 		panic(err) // they are defined above

@@ -52,7 +52,8 @@ type Spec struct {
 	ReadWrite []string // paths that it may write to, which have to exist
 	State     string   // a directory in /var/lib that systemd makes for it; "": none
 	StateMode fs.FileMode
-	// StopStatus are exit statuses by which the app says that it need not be started again.
+	// StopStatus are exit statuses by which the app says that it need not be started again;
+	// none: the line is a comment.
 	StopStatus []int
 }
 
@@ -95,7 +96,10 @@ func (s Spec) File() (string, error) {
 	for _, n := range s.StopStatus {
 		stops = append(stops, strconv.Itoa(n))
 	}
-	values["stop_status"] = one(strings.Join(stops, " "))
+	values["unless_stop"], values["stop_status"] = []string{""}, one(strings.Join(stops, " "))
+	if len(stops) == 0 { // a comment, for whoever wants it
+		values["unless_stop"], values["stop_status"] = one("# "), one("78")
+	}
 	return fill(template, values)
 }
 
