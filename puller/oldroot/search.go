@@ -136,9 +136,10 @@ func (s *search) where(name string) (real string, ok bool) {
 const masked = "/dev/null"
 
 // kernels reports whether a file is made by the kernel as it is read. Nothing in it is the
-// operator's, and to read some of them waits for ever: a user may link to /proc/kmsg.
+// operator's, and to read some of them waits for ever: a user may link to /proc/kmsg. What is in
+// /dev/shm is in memory, but somebody's.
 func kernels(name string) bool {
-	return name != masked && slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return within(name, dir) })
+	return name != masked && !within(name, "/dev/shm") && slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return within(name, dir) })
 }
 
 // except reports whether what is at name does not count.
