@@ -59,20 +59,23 @@ func Main(ctx context.Context, root *cobra.Command, args []string, std Std) int 
 	root.Version = Version()
 	// No template of our own for it, nor for anything else: with text/template linked, the
 	// linker drops no method any more, and each program is 5 MB bigger.
+	root.Flags().Bool("version", false, "version of "+root.Name()) // cobra's has a -v, which is something else here
 	root.InitDefaultCompletionCmd(args...)
 	for _, c := range root.Commands() {
 		if !c.Runnable() { // or cobra shows its help and is content, whatever it was asked for
 			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 		}
 	}
+	root.SetHelpCommand(help())
+	root.InitDefaultHelpCmd()
 	entered := false
-	mark(root, &entered)
+	prepare(root, &entered)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
 	if !entered {
-		err = reason.Errorf(reason.Config, "%w; see %q", err, cmd.CommandPath()+" --help")
+		err = reason.Errorf(reason.Config, "%w; see %q", plain(err), cmd.CommandPath()+" --help")
 	}
 	var done reported
 	if errors.As(err, &done) {
@@ -106,19 +109,6 @@ type Failure struct {
 	Error  string      `json:"error"`
 	Reason reason.Code `json:"reason"`
 	Exit   int         `json:"exit"`
-}
-
-// mark makes every command note that its own code was reached.
-func mark(cmd *cobra.Command, entered *bool) {
-	if run := cmd.RunE; run != nil {
-		cmd.RunE = func(c *cobra.Command, args []string) error {
-			*entered = true
-			return run(c, args)
-		}
-	}
-	for _, sub := range cmd.Commands() {
-		mark(sub, entered)
-	}
 }
 
 // JSON writes v as an indented JSON document.

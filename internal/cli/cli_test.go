@@ -36,7 +36,7 @@ func TestExitCodes(t *testing.T) {
 		"control":         {nil, errors.New("a\x1b[2Jb"), 1, "puller: io: a\uFFFD[2Jb\n"},
 		"unknown command": {[]string{"sattus"}, nil, 2, `puller: config: unknown command "sattus"`},
 		"unknown flag":    {[]string{"--jsno"}, nil, 2, `puller: config: unknown flag: --jsno; see "puller --help"`},
-		"extra argument":  {[]string{"status", "x"}, nil, 2, `puller: config: unknown command "x" for "puller status"`},
+		"extra argument":  {[]string{"status", "x"}, nil, 2, `puller: config: argument "x" is one too many: usage: puller status; see "puller status --help"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer
