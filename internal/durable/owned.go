@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // CreateOwned is Create of a file that belongs to a user and a group. It has its owner and
@@ -35,7 +37,7 @@ func MkdirOwned(path string, perm fs.FileMode, uid, gid int) error {
 	tmp := tempName(path)
 	err := op("mkdir", tmp, func() error { return os.Mkdir(tmp, 0o700) })
 	if err == nil {
-		err = errors.Join(os.Chown(tmp, uid, gid), os.Chmod(tmp, perm)) // after chown, which may take bits away
+		err = Own(tmp, perm, uid, gid)
 	}
 	if err == nil {
 		err = op("rename", path, func() error { return os.Rename(tmp, path) })
@@ -47,6 +49,17 @@ func MkdirOwned(path string, perm fs.FileMode, uid, gid int) error {
 		return unnamed(err, tmp, path)
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// Own gives the directory path to a user and a group, with a mode. A symlink is no directory: who
+// can put one there has nothing else changed.
+func Own(path string, perm fs.FileMode, uid, gid int) (err error) {
+	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return errors.Join(d.Chown(uid, gid), d.Chmod(perm)) // after chown, which may take bits away
 }
 
 // Leftovers returns what crashes in this package have left behind of path, beside it.

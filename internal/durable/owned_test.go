@@ -44,6 +44,27 @@ func TestOwned(t *testing.T) {
 	}
 }
 
+// TestOwnLink: a link that somebody put in a directory's place changes nothing where it leads.
+func TestOwnLink(t *testing.T) {
+	dir := t.TempDir()
+	secret, link := filepath.Join(dir, "secret"), filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(secret, 0o700), os.Symlink(secret, link)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Own(link, 0o755, os.Geteuid(), os.Getegid()); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("a link: %v", err)
+	}
+	if info, err := os.Stat(secret); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := Own(secret, 0o750, os.Geteuid(), os.Getegid()); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(secret); err != nil || info.Mode().Perm() != 0o750 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
 func TestLeftovers(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "mnw.env")

@@ -135,6 +135,31 @@ func (d *Dir) ReleasePath(version string) string { return filepath.Join(d.root, 
 // CurrentPath returns the path of the symlink to the live release.
 func (d *Dir) CurrentPath() string { return filepath.Join(d.root, "current") }
 
+// CheckAbove reports what Open would refuse about the directories above the root, which need
+// not be there: who can change those can put anything in its place.
+func (d *Dir) CheckAbove() error {
+	starts := []string{filepath.Dir(d.root)}
+	if info, err := os.Lstat(d.root); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		real, err := filepath.EvalSymlinks(d.root)
+		if err != nil {
+			return reason.OnDisk(err)
+		}
+		starts = append(starts, filepath.Dir(real))
+	}
+	for _, p := range starts {
+		for {
+			if _, err := os.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			p = filepath.Dir(p)
+		}
+		if err := checkParents(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // checkParents refuses a root that somebody else than root and the puller's own user
 // could replace.
 func checkParents(root string) error {

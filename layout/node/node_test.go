@@ -100,6 +100,23 @@ func TestOpenMakesEverythingWhateverTheUmask(t *testing.T) {
 	}
 }
 
+func TestCheckAbove(t *testing.T) {
+	base := t.TempDir()
+	d := &Dir{filepath.Join(base, "srv", "a", "app")}
+	link := &Dir{filepath.Join(base, "link")}
+	if err := errors.Join(os.MkdirAll(filepath.Join(base, "srv", "real"), 0o755), os.Symlink("srv/real", link.root), d.CheckAbove(), link.CheckAbove()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(base, "srv"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []*Dir{d, link} {
+		if err := d.CheckAbove(); reason.Of(err) != reason.Config || !strings.Contains(err.Error(), base+"/srv is writable by others") {
+			t.Errorf("%s: %v", d.root, err)
+		}
+	}
+}
+
 func TestOpenRefusesWhatOthersCanChange(t *testing.T) {
 	for name, c := range map[string]struct {
 		break_ func(base string) error

@@ -45,7 +45,7 @@ func (n *Node) trust(ctx context.Context) error {
 	if err != nil || doc == nil {
 		return err
 	}
-	if err := n.checkAnchor(doc, want, "--trust "+n.o.Trust); err != nil {
+	if err := n.checkAnchor(doc, want, "--trust "+n.o.trustPlace()); err != nil {
 		return err
 	}
 	n.anchor, n.fingerprint = doc, layout.Sum(doc)
@@ -68,7 +68,7 @@ func (n *Node) keepAnchor(doc []byte, want layout.Digest) error {
 	given, err := n.readTrust(context.Background())
 	if err == nil && layout.Sum(given) != n.fingerprint {
 		return reason.Errorf(reason.Mismatch, "--trust %s has the fingerprint %s, and %s, which is there, %s: leave --trust out to keep that one; if it is to be replaced: `mv %[3]s %[3]s.old`, and run this again",
-			n.o.Trust, layout.Sum(given), file, n.fingerprint)
+			n.o.trustPlace(), layout.Sum(given), file, n.fingerprint)
 	}
 	return nil // what it was copied from may be gone
 }
@@ -118,13 +118,25 @@ func (n *Node) fetchAnchor(ctx context.Context, want layout.Digest) ([]byte, err
 // confirm has a person compare the fingerprint.
 func (n *Node) confirm(ctx context.Context) error {
 	if n.person.Confirm == nil {
-		return refuse("--trust-fingerprint: the fingerprint of %s is %s: if that is what `builder init` said, run this again with --trust-fingerprint %[2]s", n.o.Trust, n.fingerprint)
+		return refuse("--trust-fingerprint: the fingerprint of %s is %s: if that is what `builder init` said, run this again with --trust-fingerprint %[2]s", n.o.trustPlace(), n.fingerprint)
 	}
-	yes, err := n.person.Confirm(ctx, fmt.Sprintf("Who can sign by it decides what runs here. The fingerprint of %s is\n  %s\nIs that what `builder init` said?", n.o.Trust, n.fingerprint))
+	yes, err := n.person.Confirm(ctx, fmt.Sprintf("Who can sign by it decides what runs here. The fingerprint of %s is\n  %s\nIs that what `builder init` said?", n.o.trustPlace(), n.fingerprint))
 	if err == nil && !yes {
-		err = reason.Errorf(reason.Mismatch, "the fingerprint of %s is not the one that was expected; nothing was changed", n.o.Trust)
+		err = reason.Errorf(reason.Mismatch, "the fingerprint of %s is not the one that was expected; nothing was changed", n.o.trustPlace())
 	}
 	return err
+}
+
+// trustPlace is --trust for messages: the rest of a URL may let in who has it.
+func (o *Options) trustPlace() string {
+	if !strings.Contains(o.Trust, "://") {
+		return o.Trust
+	}
+	u, err := url.Parse(o.Trust)
+	if err != nil {
+		return "the URL"
+	}
+	return layout.Place(u)
 }
 
 // readTrust reads the anchor from where --trust says.
@@ -140,11 +152,11 @@ func (n *Node) readTrust(ctx context.Context) ([]byte, error) {
 	}
 	u, err := url.Parse(place)
 	if err != nil {
-		return nil, refuse("--trust: %w", err)
+		return nil, refuse("--trust: the URL is malformed") // and may hold a secret
 	}
 	ip := net.ParseIP(u.Hostname())
 	if u.User != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || ip == nil || !ip.IsLoopback()) {
-		return nil, refuse("--trust: %q is neither a file nor an https URL without user and password", u.Redacted())
+		return nil, refuse("--trust: %q is neither a file nor an https URL without user and password", n.o.trustPlace())
 	}
 	return download(ctx, u)
 }
@@ -163,13 +175,16 @@ func download(ctx context.Context, u *url.URL) ([]byte, error) {
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("--trust: %w", err)
+		if named := (*url.Error)(nil); errors.As(err, &named) {
+			err = named.Err
+		}
+		return nil, fmt.Errorf("--trust: ask %s: %w", layout.Place(u), err)
 	}
 	defer resp.Body.Close() // only read
 	if resp.StatusCode != http.StatusOK {
-		return nil, reason.Errorf(reason.IO, "--trust: %s answers %s, want 200 OK", u, resp.Status)
+		return nil, reason.Errorf(reason.IO, "--trust: %s answers %s, want 200 OK", layout.Place(u), resp.Status)
 	}
-	return limited(resp.Body, u.String())
+	return limited(resp.Body, layout.Place(u))
 }
 
 // limited reads at most as much as an anchor may have.

@@ -50,6 +50,9 @@ func TestReadTrust(t *testing.T) {
 		{srv.URL + "/gone", reason.IO, "answers 404 Not Found"},
 		{"http://example.org/trust.json", reason.Config, "neither a file nor an https URL"},
 		{"https://ada:pw@example.org/trust.json", reason.Config, "neither a file nor an https URL"},
+		{"https://example.org/trust.json:%zz?token=:pw@", reason.Config, "the URL is malformed"},
+		{srv.URL + "/gone?token=:pw@", reason.IO, "/gone answers 404"},
+		{"http://127.0.0.1:1/trust.json?token=:pw@", reason.IO, "ask http://127.0.0.1:1/trust.json: dial tcp"},
 		{"ftp://example.org/trust.json", reason.Config, "neither a file nor an https URL"},
 	} {
 		n := &Node{o: Options{Trust: c.place}}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -67,7 +68,7 @@ func (n *Node) find(ctx context.Context) (err error) {
 	case "ssh":
 		c.sshKey = given(cmp.Or(o.Channels.SSHKey, n.had["channels.ssh_key"], filepath.Join(dir, "ssh")))
 		c.knownHosts = given(cmp.Or(o.Channels.KnownHosts, n.had["channels.known_hosts"], filepath.Join(dir, "known_hosts")))
-		err = n.checkSSH(u.Hostname())
+		err = n.checkSSH(u)
 	default:
 		c.token.file, c.sshKey, c.knownHosts = given(o.Channels.TokenFile), given(o.Channels.SSHKey), given(o.Channels.KnownHosts)
 	}
@@ -151,9 +152,18 @@ func private(key, file string, info fs.FileInfo) error {
 	return nil
 }
 
+// hostName is what a shell takes for a name; commands with it are printed.
+var hostName = regexp.MustCompile(`^[A-Za-z0-9:][A-Za-z0-9.:-]*$`)
+
 // checkSSH says how to make what is missing: a key is not to travel.
-func (n *Node) checkSSH(host string) error {
-	c := n.creds
+func (n *Node) checkSSH(u *url.URL) error {
+	c, host := n.creds, u.Hostname()
+	if !hostName.MatchString(host) {
+		return refuse("--channels: %q is no name of a host", host)
+	}
+	if u.Port() != "" {
+		host = "-p " + u.Port() + " " + host
+	}
 	for _, f := range []struct{ flag, path, mend string }{
 		{"--ssh-key", c.sshKey, "make one, `install -d -m 700 %s && ssh-keygen -q -t ed25519 -N '' -f %s`, and let the git host read with %[2]s.pub"},
 		{"--known-hosts", c.knownHosts, "write it, `install -d -m 700 %s && ssh-keyscan -t ed25519 " + host + " >%s`, and compare `ssh-keygen -lf %[2]s` with what the git host publishes"},

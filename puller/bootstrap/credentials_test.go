@@ -3,9 +3,11 @@ package bootstrap
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/reason"
 )
 
@@ -61,5 +63,25 @@ func TestMemory(t *testing.T) {
 	done()
 	if _, err := os.Stat(c.token.file); err == nil {
 		t.Error("it is still there")
+	}
+}
+
+// What is printed to be pasted asks the right port, and runs nothing that a URL says.
+func TestSSHMend(t *testing.T) {
+	for channels, want := range map[string]string{
+		"ssh://git@git.example.org/x.git":      "&& ssh-keyscan -t ed25519 git.example.org >/nowhere/hosts`",
+		"ssh://git@git.example.org:2222/x.git": "&& ssh-keyscan -t ed25519 -p 2222 git.example.org >/nowhere/hosts`",
+		"ssh://git@[::1]:2222/x.git":           "&& ssh-keyscan -t ed25519 -p 2222 ::1 >/nowhere/hosts`",
+		"ssh://git@$(reboot)/x.git":            `--channels: "$(reboot)" is no name of a host`,
+		"ssh://git@-oProxyCommand=x/x.git":     `--channels: "-oProxyCommand=x" is no name of a host`,
+	} {
+		n := &Node{o: Options{App: "mnw", Channels: repo.Config{URL: channels, KnownHosts: "/nowhere/hosts"}}}
+		n.o.Channels.SSHKey = filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(n.o.Channels.SSHKey, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.find(t.Context()); err == nil || reason.Of(err) != reason.Config || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q in it", channels, err, want)
+		}
 	}
 }

@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
@@ -98,10 +101,19 @@ func (d directory) do(ctx context.Context) error {
 	if errors.Is(err, fs.ErrExist) {
 		err = nil
 		if d.ours {
-			err = errors.Join(os.Chown(d.path, uid, gid), os.Chmod(d.path, d.perm))
+			err = d.mend(uid, gid)
 		}
 	}
 	return reason.OnDisk(err)
+}
+
+// mend gives d its owner and mode. It may be root's own link to where it is.
+func (d directory) mend(uid, gid int) error {
+	real, err := filepath.EvalSymlinks(d.path)
+	if err != nil {
+		return err
+	}
+	return durable.Own(real, d.perm, uid, gid)
 }
 
 // makeDirectory makes a directory, and what is missing above it.
@@ -134,7 +146,7 @@ func (f file) look(context.Context) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	have, err := os.ReadFile(f.path)
+	have, err := readFile(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		c := Change{What: fmt.Sprintf("write %s %s, %s %04o", f.what, f.path, f.by, f.perm)}
@@ -152,6 +164,29 @@ func (f file) look(context.Context) ([]Change, error) {
 		diff = Diff
 	}
 	return append(changes, Change{Kept: true, What: fmt.Sprintf("keep %s %s, which holds something else; %s", f.what, f.path, f.hint), Diff: diff(f.path, have, f.want)}), nil
+}
+
+// maxFile is more than any of these files has.
+const maxFile = 1 << 20
+
+// readFile reads a file, and nothing that waits for ever or has no end.
+func readFile(path string) (data []byte, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, refuse("%s is no file: move it away", path)
+	}
+	if data, err = io.ReadAll(io.LimitReader(f, maxFile+1)); len(data) > maxFile {
+		return nil, refuse("%s has more than %d bytes: move it away", path, maxFile)
+	}
+	return data, err
 }
 
 func (f file) do(ctx context.Context) error {

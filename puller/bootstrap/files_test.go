@@ -2,10 +2,15 @@ package bootstrap
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"makenot.work/sando/internal/reason"
 )
 
 // me is whoever runs the test.
@@ -68,5 +73,43 @@ func TestFilesAndDirectories(t *testing.T) {
 	}
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// TestFileOdd: what is in a file's place does not make root wait, nor fill its memory.
+func TestFileOdd(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "mnw.env")
+	f := file{path: name, want: []byte("A=1\n"), perm: 0o640, by: me(), what: "env file"}
+	for want, plant := range map[string]func() error{
+		"is no file: move it away":                  func() error { return unix.Mkfifo(name, 0o600) },
+		"has more than 1048576 bytes: move it away": func() error { return os.WriteFile(name, make([]byte, maxFile+1), 0o600) },
+	} {
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.look(t.Context()); err == nil || reason.Of(err) != reason.Config || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSettled: a root of somebody else's, who uses it, is not taken from him.
+func TestSettled(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "mnw")
+	other := os.Geteuid() + 1
+	if err := errors.Join(settled(root, other), os.Mkdir(root, 0o700), settled(root, other)); err != nil {
+		t.Errorf("none, or an empty one: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "mnw.db"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := settled(root, os.Geteuid()); err != nil {
+		t.Errorf("one's own: %v", err)
+	}
+	if err := settled(root, other); reason.Of(err) != reason.Config || !strings.Contains(err.Error(), `and holds "mnw.db"`) {
+		t.Errorf("in use: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
@@ -104,9 +105,38 @@ func (n *Node) judgeRoot(context.Context) error {
 	case cur.Odd != "":
 		return refuse("%s", cur.Odd)
 	}
+	if err := dir.CheckAbove(); err != nil { // before anything there is made, or given to root
+		return err
+	}
 	_, linked := os.Lstat(dir.CurrentPath())
 	if _, err := os.Stat(dir.Path()); errors.Is(err, fs.ErrNotExist) && linked == nil && !n.o.Adopt {
 		return refuse("%s is there, and no puller made it: another deployer is at work in %s; --adopt takes over what it runs, with another --root that is left alone", dir.CurrentPath(), n.o.Root)
+	} else if errors.Is(err, fs.ErrNotExist) && linked != nil {
+		return settled(n.o.Root, 0)
+	}
+	return nil
+}
+
+// settled refuses a root in which somebody else than uid is at home: what runs there may need to
+// write into it, and Sando would give it to root.
+func settled(root string, uid int) error {
+	info, err := os.Stat(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return reason.OnDisk(err)
+	}
+	if !info.IsDir() || int(info.Sys().(*syscall.Stat_t).Uid) == uid {
+		return nil // others look at that
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return reason.OnDisk(err)
+	}
+	if len(entries) > 0 {
+		return refuse("%s is %s, and holds %q: what uses it would not be able to write there any more; choose another --root, or, where nothing uses it, `chown root:root %[1]s && chmod 755 %[1]s` first",
+			root, describe(info), entries[0].Name())
 	}
 	return nil
 }

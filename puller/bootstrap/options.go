@@ -88,6 +88,9 @@ func (o *Options) otherWorker() string {
 	return other.worker()
 }
 
+// plainPath is what a list of paths in a unit file takes for one path, its percent signs doubled.
+var plainPath = regexp.MustCompile(`^[A-Za-z0-9._+@:,=~%/-]+$`)
+
 var userName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 
 func refuse(format string, args ...any) error { return reason.Errorf(reason.Config, format, args...) }
@@ -122,6 +125,10 @@ func (o *Options) check() error {
 		return refuse("--user: %q is not the name of a user", o.User)
 	case o.User == "root":
 		return refuse("--user: the app is not to run as root; name a user of its own, which is made if there is none")
+	case o.MinSeq < 0:
+		return refuse("--min-seq: %d is no counter; `builder enroll NODE --tier %s` says which it is", o.MinSeq, o.Tier)
+	case o.Root != "" && !plainPath.MatchString(o.Root):
+		return refuse("--root: %q has characters that a unit file would have to quote", o.Root)
 	case len(o.HealthJSON) > 0 && o.Health == "":
 		return refuse("--health-json: it says what --health answers; give its URL as well")
 	case o.EnvTemplate != "" && o.EnvFile == None:

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/systemd"
@@ -44,7 +45,7 @@ func (n *Node) unitFiles() (shipped, own []part, err error) {
 			hint: fmt.Sprintf("to have this program's: `rm %s`, and run this again", path)})
 	}
 	if n.o.Root != "/opt/"+n.o.App {
-		text := fmt.Sprintf("# Where the releases of %s are: the sandbox lets the puller write there.\n[Service]\nReadWritePaths=%s\n", n.o.App, n.o.Root)
+		text := fmt.Sprintf("# Where the releases of %s are: the sandbox lets the puller write there.\n[Service]\nReadWritePaths=%s\n", n.o.App, strings.ReplaceAll(n.o.Root, "%", "%%"))
 		for _, unit := range []string{"puller@" + n.o.App, "puller-once@" + n.o.App} {
 			path := filepath.Join(unitDir, unit+".service.d", "root.conf")
 			shipped = append(shipped, file{path: path, want: []byte(text), perm: 0o644, by: byRoot(), what: "setting", show: true,
