@@ -24,33 +24,49 @@ func Diff(name string, have, want []byte) string {
 	return text
 }
 
-// DiffEnv is Diff of environment files, in which every value and comment is hidden that is
-// not in want as well: what is there may be a secret.
+// DiffEnv is Diff of environment files, in which every value and every comment is hidden: what
+// is there may be a secret, and what is wanted may be made of one. A value that would be
+// another one says so.
 func DiffEnv(name string, have, want []byte) string {
-	known, names := map[string]bool{"": true}, map[string]bool{}
-	for line := range strings.Lines(string(want)) {
-		known[strings.TrimSpace(line)] = true
+	return Diff(name, concealed(have, want, hidden), concealed(want, have, hidden+", another one"))
+}
+
+// concealed hides the values of an environment file. Where the other file has not this very
+// line, instead stands for what is hidden, if it has the variable at all.
+func concealed(text, other []byte, instead string) []byte {
+	lines, names := map[string]bool{}, map[string]bool{}
+	for line := range strings.Lines(string(other)) {
+		line = strings.TrimSpace(line)
+		key, _, _ := strings.Cut(line, "=")
+		lines[line], names[key] = true, true
 	}
-	vars, err := envfile.Parse(have)
+	known := map[string]bool{}
+	vars, err := envfile.Parse(text)
 	if err != nil { // then no name is sure to be one
 		vars = nil
 	}
 	for _, v := range vars {
-		names[v.Name] = true
+		known[v.Name] = true
 	}
 	var shown strings.Builder
-	for line := range strings.Lines(string(have)) {
-		key, _, ok := strings.Cut(strings.TrimSpace(line), "=")
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		key, _, assigns := strings.Cut(line, "=")
 		switch {
-		case known[strings.TrimSpace(line)]:
-			shown.WriteString(line)
-		case ok && names[key]:
-			shown.WriteString(key + "=" + hidden + "\n")
+		case line == "" || line[0] == '#' && !assigns && lines[line]:
+			shown.WriteString(line + "\n")
+		case !assigns || !known[key]:
+			key = ""
+			fallthrough
 		default:
-			shown.WriteString(hidden + "\n")
+			value := hidden
+			if !lines[line] && (key == "" || names[key]) {
+				value = instead
+			}
+			shown.WriteString(strings.TrimPrefix(key+"=", "=") + value + "\n")
 		}
 	}
-	return Diff(name, []byte(shown.String()), want)
+	return []byte(shown.String())
 }
 
 // hidden stands for what is not shown.
