@@ -31,6 +31,33 @@ func DiffEnv(name string, have, want []byte) string {
 	return Diff(name, concealed(have, want, hidden), concealed(want, have, hidden+", another one"))
 }
 
+// diffUnit is Diff of unit files, in which the values of Environment= and SetCredential= are
+// hidden.
+func diffUnit(name string, have, want []byte) string {
+	return Diff(name, concealedUnit(have), concealedUnit(want))
+}
+
+func concealedUnit(text []byte) []byte {
+	var shown strings.Builder
+	secret := false // the line goes on one that holds a secret
+	for line := range strings.Lines(string(text)) {
+		bare := strings.TrimSpace(line)
+		key, _, _ := strings.Cut(bare, "=")
+		mark := strings.TrimSpace(strings.TrimLeft(key, "#; "))
+		switch {
+		case secret:
+			shown.WriteString(hidden + "\n")
+		case mark == "Environment" || strings.HasPrefix(mark, "SetCredential"):
+			secret = true
+			shown.WriteString(key + "=" + hidden + "\n")
+		default:
+			shown.WriteString(line)
+		}
+		secret = secret && strings.HasSuffix(bare, `\`)
+	}
+	return []byte(shown.String())
+}
+
 // concealed hides the values of an environment file. Where the other file has not this very
 // line, instead stands for what is hidden, if it has the variable at all.
 func concealed(text, other []byte, instead string) []byte {

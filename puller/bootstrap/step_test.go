@@ -130,3 +130,23 @@ func TestDiffEnvHidesSecrets(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
+
+func TestDiffUnitHidesSecrets(t *testing.T) {
+	const unit = "[Service]\nUser=mnw\n"
+	const have = unit + "Environment=A=s3cret \\\n  B=s3cret\n# Environment=C=s3cret\nSetCredential=d:s3cret\nType=simple\n"
+	const shown = `--- unit
++++ unit (wanted)
+@@ -1,7 +1,3 @@
+ [Service]
+ User=mnw
+-Environment=(hidden)
+-(hidden)
+-# Environment=(hidden)
+-SetCredential=(hidden)
+-Type=simple
++Type=exec
+`
+	if diff := cmp.Diff(shown, diffUnit("unit", []byte(have), []byte(unit+"Type=exec\n"))); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}

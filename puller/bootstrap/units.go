@@ -54,7 +54,7 @@ func (n *Node) unitFiles() (shipped, own []part, err error) {
 	}
 	if n.unitText != "" {
 		path := unitFile(n.o.Unit)
-		own = append(own, file{path: path, want: []byte(n.unitText), perm: 0o644, by: byRoot(), what: "unit",
+		own = append(own, file{path: path, want: []byte(n.unitText), perm: 0o644, by: byRoot(), what: "unit", diff: diffUnit,
 			hint: "it is yours; without --exec this is not compared"})
 	}
 	return shipped, own, nil
