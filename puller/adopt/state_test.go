@@ -18,10 +18,11 @@ func must(t *testing.T, err error) {
 }
 
 func TestMeasure(t *testing.T) {
-	root := lay(t, "a", "sub/b").Name()
+	opened := lay(t, "a", "sub/b")
+	root := opened.Name()
 	of := func() string {
 		t.Helper()
-		fingerprint, _, err := measure(t.Context(), root)
+		fingerprint, _, err := measure(t.Context(), opened)
 		must(t, err)
 		return fingerprint
 	}
@@ -76,11 +77,12 @@ func TestCheckTarget(t *testing.T) {
 
 // The copy has the mode of the directory that was made for it, and an unfinished one is made anew.
 func TestReplica(t *testing.T) {
-	from, to := lay(t, "app.db", "sub/x").Name(), filepath.Join(t.TempDir(), "to")
+	opened, to := lay(t, "app.db", "sub/x"), filepath.Join(t.TempDir(), "to")
+	from := opened.Name()
 	must(t, os.Mkdir(to, 0o750))
 	must(t, os.MkdirAll(to+".sando-copy/left", 0o755))
 	must(t, os.Symlink("app.db", from+"/link"))
-	must(t, replica{from: from, to: to, uid: 1, newUID: 1}.make(t.Context()))
+	must(t, replica{from: opened, name: from, to: to, uid: 1, newUID: 1}.make(t.Context()))
 	info, err := os.Stat(to)
 	must(t, err)
 	link, err := os.Readlink(to + "/link")

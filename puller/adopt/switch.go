@@ -40,9 +40,12 @@ func (a *Adoption) lookSwitch(ctx context.Context) ([]bootstrap.Change, error) {
 	}
 	for _, m := range a.State {
 		from := filepath.Join(a.OldRoot, m.From)
-		_, size, err := measure(ctx, from)
+		size, err := a.sizeOf(ctx, m)
 		if err != nil {
-			return nil, fmt.Errorf("--state %s: %w", m.From, err)
+			return nil, err
+		}
+		if _, err := a.replica(nil, from, m.To); err != nil && !a.Dry { // in which there may be no user yet
+			return nil, err
 		}
 		ours := slices.ContainsFunc(p.State, func(c copied) bool { return c.From == from && c.To == m.To })
 		if err := checkTarget(from, m.To, size, ours); err != nil {
@@ -61,6 +64,19 @@ func (a *Adoption) lookSwitch(ctx context.Context) ([]bootstrap.Change, error) {
 		}
 	}
 	return changes, nil
+}
+
+func (a *Adoption) sizeOf(ctx context.Context, m Move) (int64, error) {
+	state, err := openState(a.OldRoot, m.From)
+	if err != nil {
+		return 0, fmt.Errorf("--state %s: %w", m.From, err)
+	}
+	defer state.Close()
+	_, size, err := measure(ctx, state)
+	if err != nil {
+		return 0, fmt.Errorf("--state %s: %w", m.From, err)
+	}
+	return size, nil
 }
 
 // active returns the units that run and that a property of the old one names.
@@ -251,12 +267,17 @@ func (a *Adoption) handover(ctx context.Context, m *meter) error {
 // move copies one directory, unless there is a copy of what it is now.
 func (a *Adoption) move(ctx context.Context, mv Move, pr *progress) error {
 	from := filepath.Join(a.OldRoot, mv.From)
-	of, size, err := measure(ctx, from)
+	state, err := openState(a.OldRoot, mv.From)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	of, size, err := measure(ctx, state)
 	if err != nil {
 		return err
 	}
 	i := slices.IndexFunc(pr.State, func(c copied) bool { return c.From == from && c.To == mv.To })
-	if i >= 0 && pr.State[i].Of == of {
+	if i >= 0 && pr.State[i].good(of) {
 		return nil
 	}
 	if err := with(ctx, func(c *systemd.Conn) error { return c.Stop(ctx, a.Unit) }); err != nil {
@@ -271,7 +292,7 @@ func (a *Adoption) move(ctx context.Context, mv Move, pr *progress) error {
 	if err := checkTarget(from, mv.To, size, false); err != nil {
 		return err
 	}
-	r, err := a.replica(from, mv.To)
+	r, err := a.replica(state, from, mv.To)
 	if err != nil {
 		return err
 	}
@@ -304,8 +325,8 @@ func (a *Adoption) setAside(from, to string) error {
 	return nil
 }
 
-func (a *Adoption) replica(from, to string) (r replica, err error) {
-	r = replica{from: from, to: to}
+func (a *Adoption) replica(from *os.Root, name, to string) (r replica, err error) {
+	r = replica{from: from, name: name, to: to}
 	if r.uid, r.gid, err = ids(a.old.facts.User); err != nil {
 		return r, err
 	}
