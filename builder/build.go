@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,13 +75,41 @@ func (b *Builder) run(ctx context.Context, j job, command []string, out io.Write
 	}
 	// The shell sets the umask, which Go sets for the whole process only.
 	args := append([]string{"/bin/sh", "-c", `umask 022 && exec "$@"`, "sh"}, command...)
-	err := j.runner.Run(ctx, proc.Cmd{Dir: j.tree.Dir, Args: args, Env: b.environment(j), Stdout: out, Stderr: errs})
+	env := b.environment(j)
+	err := j.runner.Run(ctx, proc.Cmd{Dir: j.tree.Dir, Args: args, Env: env, Stdout: out, Stderr: errs})
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("%q in %q: %w", command, j.tree.Dir, err)
-	if lines := tail.Lines(); len(lines) > 0 && ctx.Err() == nil {
+	err = fmt.Errorf("%q in %q: %w", command, j.tree.Dir, notRun(err, env))
+	lines := tail.Lines()
+	switch {
+	case ctx.Err() != nil || !errors.As(err, new(*exec.ExitError)):
+	case b.opt.BuildOutput != nil:
+		err = fmt.Errorf("%w; what it printed is above", err)
+	case len(lines) > 0:
 		err = fmt.Errorf("%w; it said last:\n  %s", err, strings.Join(lines, "\n  "))
+	}
+	return err
+}
+
+// notRun says what it means that a program ended with one of the two statuses by which
+// shells, and env, say that they ran none. Another try does not help then.
+func notRun(err error, env []string) error {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	switch exit.ExitCode() {
+	case 126:
+		return reason.Errorf(reason.Config, "%w: a program may not be executed, or is none: mend it in the source, such as by git update-index --chmod=+x FILE", err)
+	case 127:
+		path := "which is not set"
+		for _, v := range env { // the last one counts
+			if value, is := strings.CutPrefix(v, "PATH="); is {
+				path = fmt.Sprintf("which is %q", value)
+			}
+		}
+		return reason.Errorf(reason.Config, "%w: a program was not found: put a link to it into a directory of PATH, %s", err, path)
 	}
 	return err
 }

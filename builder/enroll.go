@@ -27,14 +27,15 @@ type Enrolled struct {
 	App         string        `json:"app"`
 	Node        string        `json:"node"`
 	Tier        string        `json:"tier"`
-	Line        string        `json:"line"`              // for a shell
-	Words       []string      `json:"words"`             // the same, a word each
-	Trust       int64         `json:"trust"`             // version of the anchor that the line names
-	Fingerprint layout.Digest `json:"fingerprint"`       // of it
-	MinSeq      int64         `json:"min_seq,omitempty"` // 0: nothing was promoted to the tier yet
-	Outcome     string        `json:"outcome,omitempty"` // OutcomeRecorded or OutcomeAlready; empty: not asked for
-	Commit      string        `json:"commit,omitempty"`  // of the channel repo that has the record
-	Notes       []string      `json:"notes,omitempty"`   // what a person should know before the line is run
+	Line        string        `json:"line"`               // for a shell
+	Words       []string      `json:"words"`              // the same, a word each
+	Trust       int64         `json:"trust"`              // version of the anchor that the line names
+	Fingerprint layout.Digest `json:"fingerprint"`        // of it
+	MinSeq      int64         `json:"min_seq,omitempty"`  // 0: nothing was promoted to the tier yet
+	Previous    string        `json:"previous,omitempty"` // tier that fleet.toml had the node in, where that was another
+	Outcome     string        `json:"outcome,omitempty"`  // OutcomeRecorded or OutcomeAlready; empty: not asked for
+	Commit      string        `json:"commit,omitempty"`   // of the channel repo that has the record
+	Notes       []string      `json:"notes,omitempty"`    // what a person should know before the line is run
 }
 
 // OutcomeRecorded says that fleet.toml was changed.
@@ -115,8 +116,10 @@ func (v *view) enroll(ctx context.Context, req EnrollRequest, l enroll.Line) (*E
 	if !tier.Provisioned {
 		note("tier %q is not provisioned: nothing is promoted to it before fleet.toml says otherwise", tier.Name)
 	}
-	if was, there := v.fleet.Node(req.Node); there && was.Tier != req.Tier && !req.Record {
-		note("fleet.toml has %s in tier %q: with --record it says %q", req.Node, was.Tier, req.Tier)
+	if was, there := v.fleet.Node(req.Node); there && was.Tier != req.Tier {
+		if out.Previous = was.Tier; !req.Record {
+			note("fleet.toml has %s in tier %q: with --record it says %q", req.Node, was.Tier, req.Tier)
+		}
 	}
 	doc, err := v.trust.Encode()
 	if err != nil {
@@ -129,6 +132,13 @@ func (v *view) enroll(ctx context.Context, req EnrollRequest, l enroll.Line) (*E
 	}
 	if st.fault != nil {
 		note("nodes refuse what the channel repo has for tier %q: %s", tier.Name, st.fault)
+	}
+	if st.fault == nil && st.last == nil && tier.Provisioned {
+		next := "builder promote " + tier.Name
+		if tier.From == "" {
+			next = "builder release"
+		}
+		note("nothing was promoted to tier %q yet: the node waits for %s, and the line has no --min-seq", tier.Name, next)
 	}
 	out.MinSeq = v.minSeq(st)
 	l.Fingerprint, l.MinSeq = out.Fingerprint, out.MinSeq

@@ -58,7 +58,8 @@ func TestEnroll(t *testing.T) {
 	if got.Fingerprint != layout.Sum([]byte(s.read("keys/trust.json"))) {
 		t.Errorf("fingerprint is %s", got.Fingerprint)
 	}
-	got.noted(t, url("bucket")+" is of this machine", url("channels.git")+" is of this machine")
+	got.noted(t, `nothing was promoted to tier "a" yet: the node waits for builder promote a, and the line has no --min-seq`,
+		"only this machine reaches "+url("bucket")+" and "+url("channels.git")+", so the line is for a node on this machine; for one elsewhere give --channels URL --storage URL")
 	s.release(ReleaseRequest{})
 	s.promote(PromoteRequest{Tier: "a", Version: "1.0.0"})
 	got = s.enroll(elsewhere(EnrollRequest{Node: "alpha", Tier: "a"}))
@@ -110,12 +111,14 @@ func TestEnrollTrust(t *testing.T) {
 func TestEnrollNotes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.enroll(elsewhere(EnrollRequest{Node: "alpha", Tier: "host"})).noted(t, `nothing was promoted to tier "host" yet: the node waits for builder release, and`)
 	s.fleet(`name = "b"`, "name = \"b\"\nprovisioned = false")
 	s.enroll(elsewhere(EnrollRequest{Node: "alpha", Tier: "b"})).noted(t, `tier "b" is not provisioned`)
 	s.enroll(EnrollRequest{Node: "alpha", Tier: "a", Storage: "s3://releases", Channels: enroll.Bucket}).noted(t,
-		"trust version 1 is not in the bucket yet: run builder mirror", "has no channels.mirror = true")
+		`nothing was promoted to tier "a" yet`, "trust version 1 is not in the bucket yet: run builder mirror", "has no channels.mirror = true")
 	s.edit(`auto = ["host"]`, "auto = [\"host\"]\nmirror = true")
 	s.release(ReleaseRequest{})
+	s.promote(PromoteRequest{Tier: "a"})
 	got := s.enroll(EnrollRequest{Node: "alpha", Tier: "a", Storage: "s3://releases", Channels: enroll.Bucket})
 	got.noted(t)
 	if !strings.Contains(got.Line, " --channels bucket ") {
@@ -145,6 +148,7 @@ func TestEnrollRefused(t *testing.T) {
 		{func(r *EnrollRequest) { r.Channels = "git@git.example.org:x" }, "--channels: "},
 		{func(r *EnrollRequest) { r.Channels = "https://ada:geheim@git.example.org/x" }, "--channels: repo URL"},
 		{func(r *EnrollRequest) { r.Rest = []string{"--node", "beta"} }, "--node behind --"},
+		{func(r *EnrollRequest) { r.Rest = []string{"--bogus"} }, `"--bogus" behind --: puller bootstrap has no such flag`},
 	} {
 		req := good
 		test.change(&req)
@@ -176,11 +180,11 @@ func TestEnrollRecord(t *testing.T) {
 	if log := s.git(s.dir+"/channels.git", "log", "-1", "--format=%H %s", "main"); log != got.Commit+" enroll alpha into tier a" {
 		t.Errorf("commit is %q, want %s", log, got.Commit)
 	}
-	if again := s.enroll(req); again.Outcome != OutcomeAlready || again.Commit != got.Commit || again.Line != got.Line {
+	if again := s.enroll(req); again.Outcome != OutcomeAlready || again.Commit != got.Commit || again.Previous != "" || again.Line != got.Line {
 		t.Errorf("again: %+v", again)
 	}
 	req.Tier = "b"
-	if moved := s.enroll(req); moved.Outcome != OutcomeRecorded || s.fleetToml() != text+"\n\n[[node]]\nname = \"alpha\"\ntier = \"b\"" {
+	if moved := s.enroll(req); moved.Outcome != OutcomeRecorded || moved.Previous != "a" || s.fleetToml() != text+"\n\n[[node]]\nname = \"alpha\"\ntier = \"b\"" {
 		t.Errorf("%+v\n%s", moved, s.fleetToml())
 	}
 	s.fleet("[[node]]\n", "[[nodes]]\n")

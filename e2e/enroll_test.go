@@ -4,6 +4,9 @@ import (
 	"io"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
 	"makenot.work/sando/builder/enroll"
 	"makenot.work/sando/channels/repo"
 	"makenot.work/sando/internal/cli"
@@ -24,7 +27,7 @@ func TestEnrollLine(t *testing.T) {
 		"mirror": {Storage: bucket.Config{URL: "file:///srv/bucket"}, Channels: repo.Config{URL: enroll.Bucket}},
 		"as notes say": {
 			Storage: bucket.Config{URL: "s3://releases"}, Channels: repo.Config{URL: "https://git.example.org/x.git", Branch: "main"},
-			Rest: []string{"--channels-ca", "/root/git.pem", "--token-file", "/root/token", "--trust", "/root/trust.json", "--endpoint", "https://cdn.example.org"},
+			Rest: []string{"--channels-ca", "/root/git.pem", "--token-file", "/root/token", "--trust", "/root/trust.json", "--endpoint", "https://cdn.example.org", "--adopt"},
 		},
 	}
 	for name, l := range lines {
@@ -52,5 +55,33 @@ func TestEnrollLine(t *testing.T) {
 				t.Errorf("%s: --%s is %v, want %q", name, flag, got, want)
 			}
 		}
+	}
+}
+
+// The flags that builder enroll lets pass behind -- are those that puller bootstrap takes.
+func TestEnrollFlags(t *testing.T) {
+	root := puller.Command(cli.Std{Out: io.Discard, Err: io.Discard})
+	cmd, _, err := root.Find([]string{"bootstrap"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{}
+	line := enroll.Line{App: "mnw", Tier: "b", Node: "alpha-west-1", Fingerprint: layout.Sum(nil)}
+	add := func(f *pflag.Flag) {
+		if f.Name == "config" || f.Name == "set" {
+			return // bootstrap refuses them
+		}
+		want[f.Name] = f.Value.Type() != "bool"
+		if f.Shorthand != "" {
+			line.Rest = append(line.Rest, "-"+f.Shorthand)
+		}
+	}
+	cmd.LocalFlags().VisitAll(add)
+	cmd.InheritedFlags().VisitAll(add)
+	if diff := cmp.Diff(want, enroll.Flags()); diff != "" {
+		t.Errorf("puller bootstrap has other flags than builder/enroll/flags.go (-want +got):\n%s", diff)
+	}
+	if _, err := line.Words(); err != nil || len(line.Rest) == 0 {
+		t.Errorf("%q: %v", line.Rest, err)
 	}
 }

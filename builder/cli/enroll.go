@@ -2,12 +2,15 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"makenot.work/sando/builder"
+	"makenot.work/sando/builder/enroll"
 	"makenot.work/sando/internal/cli"
 	"makenot.work/sando/internal/reason"
 )
@@ -15,17 +18,23 @@ import (
 func (p *program) enroll() *cobra.Command {
 	var req builder.EnrollRequest
 	cmd := &cobra.Command{
-		Use:   "enroll NODE --tier TIER [-- FLAGS…]",
+		Use:   "enroll NODE --tier TIER [flags] [-- FLAGS FOR puller bootstrap…]",
 		Short: "Print the command line that makes a node of a machine",
 		Long: `Print one line that makes a node of a machine when it is run there as root: where bundles
 and channels are, the tier, the fingerprint of the newest trust, and how far the tier's
-channel has come. What is behind -- goes to the end of it, and counts where it says the
-same flag. No credential is in it: the node asks for its own. Notes for whoever passes
-the line on go to standard error.
+channel has come. No credential is in it: the node asks for its own. Notes for whoever
+passes the line on go to standard error.
+
+Behind -- stand flags of puller bootstrap, whose --help lists them. They go to the end of
+the line, and count where it says the same flag: --exec and --health for an app that has no
+unit there yet, --adopt for one that runs there already.
 
 With --record, fleet.toml in the channel repo names the node, too.`,
+		Example: `  builder enroll web-1 --tier a
+  builder enroll web-1 --tier a -- --exec '/opt/mnw/current/mnw serve' --health http://127.0.0.1:3000/api/health
+  builder enroll web-1 --tier a --record -- --adopt --dry-run`,
 	}
-	cmd.Flags().StringVar(&req.Tier, "tier", "", "the tier that the node follows")
+	cmd.Flags().StringVar(&req.Tier, "tier", "", "the `TIER` that the node follows")
 	cmd.Flags().BoolVar(&req.Record, "record", false, "enter the node in fleet.toml: commit and push")
 	cmd.Flags().StringVar(&req.Storage, "storage", "", "`URL` of the bucket for nodes (default: storage.url)")
 	cmd.Flags().StringVar(&req.Channels, "channels", "", "`URL` of the channel repo for nodes, or bucket: they follow its mirror there (default: channels.repo)")
@@ -35,6 +44,15 @@ With --record, fleet.toml in the channel repo names the node, too.`,
 	if err := cmd.RegisterFlagCompletionFunc("tier", p.tiers); err != nil {
 		panic(err)
 	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) {
+			if _, there := enroll.Flags()[unknown.GetSpecifiedName()]; there {
+				return fmt.Errorf("%w here: it is one of puller bootstrap, and those stand behind --", err)
+			}
+		}
+		return err
+	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		names := cmd.ArgsLenAtDash()
 		if names < 0 {
@@ -64,7 +82,11 @@ func (p *program) printEnrolled(e *builder.Enrolled) {
 	}
 	switch e.Outcome {
 	case builder.OutcomeRecorded:
-		fmt.Fprintf(p.std.Err, "builder: fleet.toml has %s in tier %s now\n", e.Node, e.Tier)
+		had := ""
+		if e.Previous != "" {
+			had = ", and had it in tier " + e.Previous
+		}
+		fmt.Fprintf(p.std.Err, "builder: fleet.toml has %s in tier %s now%s\n", e.Node, e.Tier, had)
 	case builder.OutcomeAlready:
 		fmt.Fprintf(p.std.Err, "builder: fleet.toml had %s in tier %s already\n", e.Node, e.Tier)
 	}

@@ -92,18 +92,23 @@ func (l Line) Words() ([]string, error) {
 
 // saysItself reports whether the words behind have a flag of this name.
 func (l Line) saysItself(name string) bool {
-	return slices.ContainsFunc(l.Rest, func(w string) bool { return w == "--"+name || strings.HasPrefix(w, "--"+name+"=") })
+	names, err := behind(l.Rest)
+	return err == nil && slices.Contains(names, name)
 }
 
 func (l Line) check() error {
-	for _, name := range []string{"app", "tier", "node"} {
-		if l.saysItself(name) {
-			return reason.Errorf(reason.Config, "--%s behind -- would make another node than the one that is enrolled: leave it out there", name)
-		}
-	}
 	for _, w := range l.Rest {
 		if err := canon.Text(w, false); err != nil {
 			return reason.Errorf(reason.Config, "%q behind --: %w: one line is one command", w, err)
+		}
+	}
+	names, err := behind(l.Rest)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"app", "tier", "node"} {
+		if slices.Contains(names, name) {
+			return reason.Errorf(reason.Config, "--%s behind -- would make another node than the one that is enrolled: leave it out there", name)
 		}
 	}
 	return nil
@@ -114,8 +119,8 @@ func (l Line) Notes() []string {
 	var notes []string
 	say := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
 	const copied = "the certificates in %s are those of the %s's own authority: copy them to the node, and give -- --%s FILE"
-	if at := cmp.Or(l.Storage.Endpoint, l.Storage.URL); here(at) && !l.saysItself("storage") && !l.saysItself("endpoint") {
-		say("%s is of this machine, and so is the node then: for one elsewhere, give --storage URL or -- --endpoint URL", at)
+	if near, other := l.near(); len(near) > 0 {
+		say("only this machine reaches %s, so the line is for a node on this machine; for one elsewhere give %s", strings.Join(near, " and "), other)
 	}
 	if l.Storage.CAFile != "" && !l.saysItself("storage-ca") {
 		say(copied, l.Storage.CAFile, "storage", "storage-ca")
@@ -128,9 +133,6 @@ func (l Line) Notes() []string {
 	if bare != url {
 		say("what stands before the @ in channels.repo is left out: it may be a token, and nodes have one of their own, in the file of --token-file")
 	}
-	if here(bare) {
-		say("%s is of this machine, and so is the node then: for one elsewhere, give --channels URL", bare)
-	}
 	if strings.HasPrefix(bare, "ssh:") && !l.saysItself("ssh-key") {
 		say("the node reads channels by ssh, with a key of its own that can only read: give -- --ssh-key FILE --known-hosts FILE; or another address, with --channels URL")
 	}
@@ -138,6 +140,22 @@ func (l Line) Notes() []string {
 		say(copied, l.Channels.CAFile, "git host", "channels-ca")
 	}
 	return notes
+}
+
+// near returns what the line names that is of this very machine, and the flags of builder
+// enroll that name something else.
+func (l Line) near() (urls []string, flags string) {
+	var storage, repository string
+	if at := cmp.Or(l.Storage.Endpoint, l.Storage.URL); here(at) && !l.saysItself("storage") && !l.saysItself("endpoint") {
+		urls, storage = append(urls, at), "--storage URL"
+		if l.Storage.Endpoint != "" {
+			storage = "-- --endpoint URL" // behind all others
+		}
+	}
+	if url := withoutUser(l.Channels.URL); here(url) && !l.saysItself("channels") {
+		urls, repository = append(urls, url), "--channels URL"
+	}
+	return urls, strings.TrimSpace(repository + " " + storage)
 }
 
 // withoutUser takes the user out of an https URL. The one of an ssh URL is needed, and is

@@ -55,6 +55,7 @@ func TestWords(t *testing.T) {
 		{"what is behind counts", func(l *enroll.Line) { l.Rest = []string{"--endpoint=https://cdn", "--anonymous", "--min-seq", "1"} },
 			who + " --storage s3://releases --channels https://git.example.org/ops/mnw-channels.git --trust-fingerprint " + fingerprint +
 				" --endpoint=https://cdn --anonymous --min-seq 1"},
+		{"a value is no flag", func(l *enroll.Line) { l.Rest = []string{"-y", "--exec", "--endpoint", "--adopt"} }, who + where + trust + " -y --exec --endpoint --adopt"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			words, err := line(test.change).Words()
@@ -73,6 +74,15 @@ func TestWordsRefused(t *testing.T) {
 		{[]string{"--node", "beta"}, "--node behind -- would make another node than the one that is enrolled"},
 		{[]string{"--tier=a"}, "--tier behind --"},
 		{[]string{"--app", "shop"}, "--app behind --"},
+		{[]string{"--exec", "a b", "--state=x", "--node", "beta"}, "--node behind --"},
+		{[]string{"--bogus"}, `"--bogus" behind --: puller bootstrap has no such flag; its --help lists what it has`},
+		{[]string{"--adopt", "--bogus=1"}, `"--bogus=1" behind --: puller bootstrap has no such flag`},
+		{[]string{"--config", "/etc/x"}, `"--config" behind --`},
+		{[]string{"-x"}, `"-x" behind --`},
+		{[]string{"--"}, `"--" behind --: puller bootstrap has no such flag`},
+		{[]string{"--exec", "demo", "serve"}, `"serve" behind -- is no flag: quote a value that has spaces in it`},
+		{[]string{"--timer", "-"}, `"-" behind -- is no flag`},
+		{[]string{"--adopt", "--exec"}, "--exec behind -- wants a value"},
 		{[]string{"--exec", "a\nrm -r /"}, "one line is one command"},
 		{[]string{"--exec", "a\x1b[2K"}, "one line is one command"},
 		{[]string{"--exec", "a\u202eb"}, "one line is one command"},
@@ -115,14 +125,22 @@ func TestNotes(t *testing.T) {
 		want   []string // in the notes, one each
 	}{
 		{"elsewhere", nil, nil},
-		{"storage here", func(l *enroll.Line) { l.Storage = bucket.Config{URL: "file:///srv/bucket"} }, []string{"file:///srv/bucket is of this machine"}},
-		{"endpoint here", func(l *enroll.Line) { l.Storage.Endpoint = "http://127.0.0.1:9000" }, []string{"http://127.0.0.1:9000 is of this machine"}},
+		{"storage here", func(l *enroll.Line) { l.Storage = bucket.Config{URL: "file:///srv/bucket"} }, []string{"only this machine reaches file:///srv/bucket, so the line is for a node on this machine; for one elsewhere give --storage URL"}},
+		{"endpoint here", func(l *enroll.Line) { l.Storage.Endpoint = "http://127.0.0.1:9000" }, []string{"http://127.0.0.1:9000, so the line is for a node on this machine; for one elsewhere give -- --endpoint URL"}},
 		{"endpoint here, another behind", func(l *enroll.Line) {
 			l.Storage.Endpoint = "http://127.0.0.1:9000"
 			l.Rest = []string{"--endpoint", "https://s3.example.org"}
 		}, nil},
-		{"channels here", func(l *enroll.Line) { l.Channels.URL = "http://[::1]/x.git" }, []string{"http://[::1]/x.git is of this machine"}},
-		{"channels here by name", func(l *enroll.Line) { l.Channels.URL = "https://localhost/x.git" }, []string{"give --channels URL"}},
+		{"channels here", func(l *enroll.Line) { l.Channels.URL = "http://[::1]/x.git" }, []string{"only this machine reaches http://[::1]/x.git,"}},
+		{"channels here by name", func(l *enroll.Line) { l.Channels.URL = "https://localhost/x.git" }, []string{"for one elsewhere give --channels URL"}},
+		{"both here", func(l *enroll.Line) {
+			l.Storage = bucket.Config{URL: "file:///srv/bucket"}
+			l.Channels.URL = "file:///srv/channels.git"
+		}, []string{"only this machine reaches file:///srv/bucket and file:///srv/channels.git, so the line is for a node on this machine; for one elsewhere give --channels URL --storage URL"}},
+		{"both here, another endpoint behind", func(l *enroll.Line) {
+			l.Storage.Endpoint, l.Channels.URL = "http://127.0.0.1:9000", "file:///srv/channels.git"
+			l.Rest = []string{"--endpoint", "https://s3.example.org"}
+		}, []string{"only this machine reaches file:///srv/channels.git,"}},
 		{"ssh", func(l *enroll.Line) { l.Channels.URL = "ssh://git@git.example.org/x" }, []string{"a key of its own that can only read"}},
 		{"ssh, with its key", func(l *enroll.Line) {
 			l.Channels.URL = "ssh://git@git.example.org/x"

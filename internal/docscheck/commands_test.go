@@ -55,8 +55,8 @@ func wrong(line string) string {
 		switch {
 		case strings.ContainsAny(word, "|&;<>"):
 			return "" // the rest is for the shell
-		case word == "--":
-			return "" // the rest is not this command's
+		case word == "--" && cmd.CommandPath() == "builder enroll":
+			return wrong("puller bootstrap " + strings.Join(rest[1:], " "))
 		case strings.HasPrefix(word, "-") && word != "-":
 			name, _, assigned := strings.Cut(word, "=")
 			f := cmd.Flag(strings.TrimLeft(name, "-"))

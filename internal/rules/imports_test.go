@@ -14,7 +14,7 @@ func edges() [][2]string {
 		{"cmd/builder", "builder/cli internal/cli"},
 		{"cmd/puller", "puller/cli internal/cli"},
 
-		{"builder/cli", "builder builder/bundle internal/cli internal/reason layout"},
+		{"builder/cli", "builder builder/bundle builder/enroll internal/cli internal/reason layout"},
 		{"builder", "builder/bundle builder/candidate builder/enroll builder/proc builder/source builder/stage channels channels/mirror channels/repo signing signing/keys " +
 			"layout layout/tree layout/archive layout/bucket internal/canon internal/config internal/durable internal/reason"},
 		{"builder/bundle", "builder/stage signing signing/keys layout layout/archive layout/bucket internal/reason"},
