@@ -172,3 +172,19 @@ func TestParseMove(t *testing.T) {
 		}
 	}
 }
+
+// What is in the env file's place, planted or not, is given to nobody.
+func TestWriteEnv(t *testing.T) {
+	dir := t.TempDir()
+	secret, link, name := filepath.Join(dir, "secret"), filepath.Join(dir, "link.env"), filepath.Join(dir, "etc", "mnw.env")
+	must(t, os.WriteFile(secret, []byte("A=1\n"), 0o600))
+	must(t, os.Symlink(secret, link))
+	for _, path := range []string{link, name, name} {
+		must(t, writeEnv(path, []byte("A=1\n"), os.Geteuid(), os.Getegid()))
+	}
+	for path, want := range map[string]os.FileMode{secret: 0o600, name: 0o640} {
+		if info, err := os.Stat(path); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v, want %v", path, info, err, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package adopt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -248,21 +249,23 @@ func (a *Adoption) makeEnv() error {
 	return nil
 }
 
-// doEnv writes the new env file: root's, readable by the app.
+// doEnv writes the new env file: root's, readable by the app. It has its owner when it has its
+// name: what somebody puts there in its place is given to nobody.
 func (a *Adoption) doEnv(context.Context) error {
 	_, gid, err := ids(a.User)
 	if err != nil {
 		return fmt.Errorf("env file %s: %w", a.EnvFile, err)
 	}
-	if have, err := os.ReadFile(a.EnvFile); errors.Is(err, fs.ErrNotExist) {
-		if err := durable.MkdirAll(filepath.Dir(a.EnvFile), 0o755); err != nil {
-			return reason.OnDisk(err)
-		}
-		if err := durable.WriteFile(a.EnvFile, a.env.Text, 0o600); err != nil {
-			return reason.OnDisk(err)
-		}
-	} else if err != nil || string(have) != string(a.env.Text) {
-		return reason.OnDisk(err) // somebody else's
+	return writeEnv(a.EnvFile, a.env.Text, 0, gid)
+}
+
+func writeEnv(path string, text []byte, uid, gid int) error {
+	if err := durable.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return reason.OnDisk(err)
 	}
-	return reason.OnDisk(errors.Join(os.Chown(a.EnvFile, 0, gid), os.Chmod(a.EnvFile, 0o640)))
+	err := durable.CreateOwned(path, bytes.NewReader(text), 0o640, uid, gid)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // it stays, whatever it is
+	}
+	return reason.OnDisk(err)
 }
