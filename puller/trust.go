@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -122,6 +123,49 @@ func (c *cycle) doubt(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w; or %s is not the right anchor: %s", err, c.cfg.Trust, c.anchorWay())
+}
+
+// outlived returns what a refusal for its signatures means when the keys of an earlier version
+// of trust did sign the state: keys were changed, and nobody has promoted this tier since. It is
+// nil when that is not so.
+func (c *cycle) outlived(ctx context.Context, n news, refusal error) error {
+	if reason.Of(refusal) != reason.Signature {
+		return nil
+	}
+	versions, err := c.dir.TrustVersions()
+	if err != nil {
+		return nil // there is the refusal to tell
+	}
+	for _, v := range slices.Backward(versions) {
+		if v >= c.trust.Version {
+			continue
+		}
+		was, err := c.heldBefore(v)
+		if err != nil {
+			return nil
+		}
+		role := was.ChannelRole(c.cfg.Tier)
+		s, err := n.channel(ctx, was.Kids(role))
+		if err != nil || was.Verify(role, s) != nil {
+			return nil
+		}
+		ch, err := channels.ParseChannel(s.Doc)
+		if err != nil {
+			return nil
+		}
+		return reason.Errorf(reason.Signature, "channel %q was last promoted under trust version %d, by keys that version %d does not name any more: "+
+			"nothing of it is activated until it is promoted again; on the builder: `builder promote %s --version %s`", c.cfg.Tier, v, c.trust.Version, c.cfg.Tier, ch.Version)
+	}
+	return nil
+}
+
+// heldBefore reads a version of trust that this node has walked through.
+func (c *cycle) heldBefore(n int64) (*signing.Trust, error) {
+	doc, err := c.dir.Trust(n)
+	if err != nil {
+		return nil, err
+	}
+	return signing.ParseTrust(doc)
 }
 
 // chain reads the stored versions, from the first up to the last that follows from the

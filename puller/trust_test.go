@@ -44,7 +44,10 @@ func TestKeysRotated(t *testing.T) {
 	w.step(reason.Signature)
 	w.pushTrust(oldRoot, w.root)
 	// What was accepted under the old key stays the counter; 2.0 is signed by the new one.
-	w.step(reason.Signature)
+	r := w.step(reason.Signature)
+	if !strings.Contains(r.Message, "was last promoted under trust version 1, by keys that version 2 does not name any more") || strings.Contains(r.Message, "forged") {
+		t.Errorf("it says %q", r.Message)
+	}
 	w.advance("2.0", nil)
 	w.step(reason.Updated)
 	w.runs("2.0")
