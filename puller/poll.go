@@ -72,7 +72,7 @@ func (c *cycle) read(ctx context.Context, n news) error {
 	}
 	ch, fresh, err := c.floor().Accept(c.trust, c.cfg.App, c.cfg.Tier, signed, last)
 	if err != nil {
-		if by := c.outlived(ctx, n, err); by != nil {
+		if by := c.outlived(ctx, n, signed, err); by != nil {
 			return by
 		}
 		return c.doubt(n.refused(err, signed, kids))

@@ -128,9 +128,9 @@ func (c *cycle) doubt(err error) error {
 // outlived returns what a refusal for its signatures means when the keys of an earlier version
 // of trust did sign the state: keys were changed, and nobody has promoted this tier since. It is
 // nil when that is not so.
-func (c *cycle) outlived(ctx context.Context, n news, refusal error) error {
-	if reason.Of(refusal) != reason.Signature {
-		return nil
+func (c *cycle) outlived(ctx context.Context, n news, refused signing.Signed, refusal error) error {
+	if reason.Of(refusal) != reason.Signature || len(c.trust.Signers(c.trust.ChannelRole(c.cfg.Tier), refused)) > 0 {
+		return nil // a key that counts has signed it: others are missing
 	}
 	versions, err := c.dir.TrustVersions()
 	if err != nil {
