@@ -153,3 +153,31 @@ func TestOptionsRefused(t *testing.T) {
 		}
 	}
 }
+
+// A configuration that is there is of the node, the tier and the anchor that the command line names.
+func TestJudgeExisting(t *testing.T) {
+	o := mnw()
+	o.Node = "alpha"
+	text := text(t, o, credentials{})
+	o.complete()
+	file := filepath.Join(t.TempDir(), "mnw.toml")
+	for want, change := range map[string]func(*Options, *string){
+		"": func(o *Options, _ *string) { o.Node = "" },
+		`says tier = "b", and this command "c": give --tier b, or`:       func(o *Options, _ *string) { o.Tier = "c" },
+		`says node = "alpha", and this command "beta": give --node`:      func(o *Options, _ *string) { o.Node = "beta" },
+		`says root = "/opt/mnw", and this command "/srv/x": give --root`: func(o *Options, _ *string) { o.Root = "/srv/x" },
+		`says trust = "/srv/t.json", and the anchor that this command looks after is /etc/sando/mnw/trust.json`: func(_ *Options, text *string) {
+			*text = "trust = \"/srv/t.json\"\n" + *text
+		},
+	} {
+		n, text := &Node{o: o}, text
+		change(&n.o, &text)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := n.judgeExisting(file, nil)
+		if want == "" && err != nil || want != "" && (reason.Of(err) != reason.Config || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -274,7 +275,8 @@ func (n *Node) judgeConfig(context.Context) error {
 	return nil
 }
 
-// judgeExisting refuses to set up one thing for a configuration that says another.
+// judgeExisting refuses to set up one thing for a configuration that says another: the line may
+// be one of another node.
 func (n *Node) judgeExisting(file string, flags map[string]any) error {
 	cfg, err := puller.LoadConfig(file, flags)
 	if err != nil {
@@ -282,12 +284,17 @@ func (n *Node) judgeExisting(file string, flags map[string]any) error {
 	}
 	for _, c := range []struct{ key, flag, have, want string }{
 		{"app", "--app", cfg.App, n.o.App},
+		{"tier", "--tier", cfg.Tier, n.o.Tier},
+		{"node", "--node", cfg.Node, cmp.Or(n.o.Node, cfg.Node)},
 		{"root", "--root", cfg.Root, n.o.Root},
 		{"service.unit", "--unit", cfg.Service.Unit, n.o.Unit},
 	} {
 		if c.have != c.want {
 			return refuse("%s says %s = %q, and this command %q: give %s %[3]s, or change the file, or move it away", file, c.key, c.have, c.want, c.flag)
 		}
+	}
+	if anchor := n.o.anchorFile(); cfg.Trust != anchor {
+		return refuse("%s says trust = %q, and the anchor that this command looks after is %s: put it there, and leave that key out of the file", file, cfg.Trust, anchor)
 	}
 	return nil
 }
