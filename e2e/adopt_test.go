@@ -379,6 +379,10 @@ func formerBack(t *testing.T, f *former) {
 	if got := f.Run(t, "sh", "-c", "cat "+filepath.Dir(script)+"/replaced-*/etc/systemd/system/makenotwork.service"); !strings.Contains(got, "changed") {
 		t.Errorf("what was replaced is\n%s", got)
 	}
+	said := f.Run(t, "sh", "-c", "puller doctor; echo exit $?")
+	if !strings.HasPrefix(said, "failed   deployer: makenotwork.service runs the app in /opt/makenotwork") || !strings.Contains(said, "\nexit 3\n") || strings.Contains(said, "systemctl") {
+		t.Errorf("doctor says\n%s", said)
+	}
 	f.Run(t, "sh", script, "--all")
 	if got := f.Read(t, "/etc/caddy/Caddyfile"); !strings.Contains(got, "makenot.work") {
 		t.Errorf("the Caddyfile is %q", got)

@@ -22,7 +22,7 @@ func edges() [][2]string {
 		{"builder/enroll", "channels/repo layout layout/bucket internal/canon internal/reason"},
 		{"builder/...", "builder/proc layout layout/tree internal/durable internal/reason"},
 
-		{"puller/doctor", "puller systemd signing channels layout layout/bucket layout/bucket/s3 layout/node internal/canon internal/cli internal/config internal/probe internal/reason"},
+		{"puller/doctor", "puller puller/adopt/backup systemd signing channels layout layout/bucket layout/bucket/s3 layout/node internal/canon internal/cli internal/config internal/probe internal/reason"},
 		{"puller/cli", "puller puller/adopt puller/adopt/backup puller/bootstrap puller/daemon puller/doctor puller/oldroot systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/probe internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/later internal/reason"},
 		{"puller/bootstrap", "channels/repo puller puller/anchor puller/envfile systemd systemd/appunit signing layout layout/bucket layout/node internal/canon internal/config internal/durable internal/probe internal/reason"},

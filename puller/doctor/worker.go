@@ -54,6 +54,9 @@ func (e *examiner) systemd(ctx context.Context) []Check {
 			return []Check{failed("puller", reason.IO, err.Error(), do("see what systemd does: `systemctl is-system-running`"))}
 		}
 	}
+	if given := e.givenBack(ctx, conn, w); given != nil {
+		return given
+	}
 	checks := e.worker(w)
 	checks = append(checks, e.sandbox(w)...)
 	if !e.good {

@@ -232,6 +232,22 @@ func (d *Dir) Script() string { return filepath.Join(d.Path, scriptFile) }
 
 // Latest returns the newest complete backup of a former install; nil if there is none.
 func Latest(base, app, oldRoot, oldUnit string) (*Dir, error) {
+	all, err := Of(base, app)
+	if err != nil {
+		return nil, err
+	}
+	var latest *Dir
+	for _, d := range all {
+		same := d.OldRoot == oldRoot && d.OldUnit == oldUnit
+		if same && (latest == nil || !d.At.Before(latest.At.Time)) {
+			latest = d
+		}
+	}
+	return latest, nil
+}
+
+// Of returns the backups of an app in base, whatever it was adopted from.
+func Of(base, app string) (all []*Dir, err error) {
 	entries, err := os.ReadDir(base)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -239,7 +255,6 @@ func Latest(base, app, oldRoot, oldUnit string) (*Dir, error) {
 	if err != nil {
 		return nil, reason.OnDisk(err)
 	}
-	var latest *Dir
 	for _, e := range entries {
 		if !e.IsDir() || !strings.HasPrefix(e.Name(), app+"-") {
 			continue
@@ -251,12 +266,11 @@ func Latest(base, app, oldRoot, oldUnit string) (*Dir, error) {
 		if err != nil {
 			return nil, err
 		}
-		same := d.App == app && d.OldRoot == oldRoot && d.OldUnit == oldUnit
-		if same && (latest == nil || !d.At.Before(latest.At.Time)) {
-			latest = d
+		if d.App == app {
+			all = append(all, d)
 		}
 	}
-	return latest, nil
+	return all, nil
 }
 
 func open(path string) (*Dir, error) {
