@@ -10,7 +10,7 @@ import (
 
 func TestAsRootMigrating(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t)
+	f := newFleet(t, "mnw")
 	f.commit("1.0.0", "serves")
 	sections := readDocument(t, "migrating.md")
 	web1, web2 := f.bare("web-1"), f.bare("web-2")

@@ -10,7 +10,7 @@ import (
 
 func TestAsRootOperating(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t)
+	f := newFleet(t, "hello")
 	f.release("1.0.0", "serves", "a")
 	f.small = true
 	web1 := f.node("web-1", "a")
@@ -45,22 +45,22 @@ func (f *fleet) stuckNode(web1 *host.Host) {
 		f.do("web-1", "root", "puller --pin 1.0.0 --reason 'page 12 is empty, Ada'")
 	}
 	f.before["A node is stuck: It failed because of something else"] = func() {
-		web1.Write(f.t, "/etc/systemd/system/mnw.service.d/database.conf", "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.3.0 /opt/mnw/current/VERSION || ! test -e /run/no-database'\n", 0o644)
+		web1.Write(f.t, "/etc/systemd/system/hello.service.d/database.conf", "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.3.0 /opt/hello/current/VERSION || ! test -e /run/no-database'\n", 0o644)
 		web1.Run(f.t, "sh", "-euc", "systemctl daemon-reload; touch /run/no-database")
 		f.release("1.3.0", "serves", "a")
 		f.settles("web-1", "blocked")
 		web1.Run(f.t, "rm", "/run/no-database") // it was away while 1.3.0 was tried, and only then
 	}
 	f.before["A node is stuck: Nothing looks for news"] = func() {
-		f.do("web-1", "root", "systemctl disable -q --now puller@mnw")
+		f.do("web-1", "root", "systemctl disable -q --now puller@hello")
 	}
 	f.before["A node is stuck: Its configuration is refused"] = func() {
-		f.do("web-1", "root", `printf '\n[schedule]\nwindwo = "0 2 * * 6"\n' >>/etc/sando/mnw.toml`)
+		f.do("web-1", "root", `printf '\n[schedule]\nwindwo = "0 2 * * 6"\n' >>/etc/sando/hello.toml`)
 	}
 	f.after["A node is stuck: Its configuration is refused"] = func() {
-		f.do("web-1", "root", `sed -i '/^.schedule/,$d' /etc/sando/mnw.toml`)
+		f.do("web-1", "root", `sed -i '/^.schedule/,$d' /etc/sando/hello.toml`)
 	}
-	f.before["A node is stuck: The app does not run"] = func() { f.do("web-1", "root", "systemctl stop mnw") }
+	f.before["A node is stuck: The app does not run"] = func() { f.do("web-1", "root", "systemctl stop hello") }
 }
 
 // fullAndLate makes a disk that is full, a clock that is behind.
@@ -99,10 +99,10 @@ func (f *fleet) bucketGone(web1 *host.Host) {
 		f.do("web-1", "root", "puller")
 	}
 	f.before["The bucket is gone: For good"] = func() {
-		web1.Run(f.t, "systemctl", "stop", "puller@mnw")
+		web1.Run(f.t, "systemctl", "stop", "puller@hello")
 		f.release("1.4.2", "serves", "a")
 		f.empty()
-		web1.Run(f.t, "systemctl", "start", "puller@mnw")
+		web1.Run(f.t, "systemctl", "start", "puller@hello")
 		f.settles("web-1", "1.4.2 is wanted")
 	}
 	f.after["The bucket is gone: For good"] = func() { f.settles("web-1", "runs 1.4.2 .*, as wanted") }
@@ -124,34 +124,34 @@ func (f *fleet) gitGone(web1 *host.Host) {
 	}
 	f.before["The git host is gone: For good"] = func() {
 		// The clone is older than what web-1 has seen.
-		f.git.Run(f.t, "sh", "-euc", "rm -r /ops/mnw-channels.git; git init -q --bare -b main /ops/mnw-channels.git; chown -R git: /ops")
+		f.git.Run(f.t, "sh", "-euc", "rm -r /ops/hello-channels.git; git init -q --bare -b main /ops/hello-channels.git; chown -R git: /ops")
 	}
 	f.before["A key is lost"] = func() {
-		f.build.Run(f.t, "sh", "-euc", "mkdir -p /media/root-1; cd /srv/sando/mnw/keys; mv root-1.key /media/root-1/; chown builder /media/root-1; rm channel.key")
+		f.build.Run(f.t, "sh", "-euc", "mkdir -p /media/root-1; cd /srv/sando/hello/keys; mv root-1.key /media/root-1/; chown builder /media/root-1; rm channel.key")
 	}
 }
 
 // changedNode makes a node that is another than before, and what its next release needs.
 func (f *fleet) changedNode(web1 *host.Host) {
 	f.before["A node is moved, renamed, restored: From a backup, or an old image"] = func() {
-		web1.Run(f.t, "sh", "-euc", "systemctl stop puller@mnw; rm -rf /root/image; cp -a /opt/mnw /root/image; systemctl start puller@mnw")
+		web1.Run(f.t, "sh", "-euc", "systemctl stop puller@hello; rm -rf /root/image; cp -a /opt/hello /root/image; systemctl start puller@hello")
 		f.release("1.6.0", "serves", "a", "b")
 		f.settles("web-1", "runs 1.6.0 .*, as wanted")
-		web1.Run(f.t, "sh", "-euc", "systemctl stop puller@mnw mnw; rm -r /opt/mnw; mv /root/image /opt/mnw; systemctl start mnw")
+		web1.Run(f.t, "sh", "-euc", "systemctl stop puller@hello hello; rm -r /opt/hello; mv /root/image /opt/hello; systemctl start hello")
 	}
 	f.before["A node is moved, renamed, restored: What the puller knows is lost"] = func() {
-		web1.Run(f.t, "rm", "-r", "/opt/mnw/.sando")
+		web1.Run(f.t, "rm", "-r", "/opt/hello/.sando")
 	}
 	f.before["The next release needs more: The migration failed"] = func() {
-		web1.Run(f.t, "systemctl", "reload", "puller@mnw") // or a new release may come before it has read the hook
-		f.build.Write(f.t, "/srv/sando/src/mnw-migrate", "#!/bin/sh\ntouch /var/lib/mnw/tables/users\n", 0o755)
+		web1.Run(f.t, "systemctl", "reload", "puller@hello") // or a new release may come before it has read the hook
+		f.build.Write(f.t, "/srv/sando/src/hello-migrate", "#!/bin/sh\ntouch /var/lib/hello/tables/users\n", 0o755)
 		f.release("2.0.0", "serves", "a", "b")
 		f.settles("web-1", "2.0.0 is wanted: (hook|blocked)")
 	}
 	f.after["The next release needs more: The migration failed"] = func() { f.settles("web-1", "runs 2.0.0 .*, as wanted") }
 	f.before["A new version of Sando"] = func() {
-		for _, name := range []string{"web-1", "build"} {
-			f.do(name, "root", "mkdir -p ~/sando/bin && cp /usr/local/bin/builder /usr/local/bin/puller ~/sando/bin/")
+		for machine, program := range map[string]string{"web-1": "puller", "build": "builder"} {
+			f.do(machine, "root", "mkdir -p ~/sando/bin && cp /usr/local/bin/"+program+" ~/sando/bin/")
 		}
 	}
 }

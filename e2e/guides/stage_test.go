@@ -93,10 +93,12 @@ func (s *stage) open(machine, user string) *shell {
 	args := []string{
 		"--reuid=" + user, "--regid=" + user, "--init-groups", "env", "-C", home, "HOME=" + home, "USER=" + user,
 		"GOCACHE=" + goEnv(s.t, "GOCACHE"), "GOMODCACHE=" + goEnv(s.t, "GOMODCACHE"), "GOTOOLCHAIN=local", "GOPROXY=off", "GOFLAGS=-mod=mod",
-		"PATH=" + filepath.Join(goEnv(s.t, "GOROOT"), "bin") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}
-	if user == "root" { // as for the units
-		args = append(args, "SANDO__HEALTH__STABLE_FOR=500ms", "SANDO__HEALTH__INTERVAL=50ms")
+	if user == "root" { // waits as short as the units', and Go where the profile of root has it, and nobody else's
+		args = append(args, "SANDO__HEALTH__STABLE_FOR=500ms", "SANDO__HEALTH__INTERVAL=50ms",
+			"PATH="+filepath.Join(goEnv(s.t, "GOROOT"), "bin")+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	} else {
+		args = append(args, "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games")
 	}
 	sh := open(s.t, h.Command(s.t.Context(), "setpriv", append(args, "bash", "--norc", "--noprofile")...))
 	s.shells[name] = sh
