@@ -107,10 +107,19 @@ func (e *examiner) envGroups(u unit) (checks []Check) {
 			continue
 		}
 		if gid := fmt.Sprint(info.Sys().(*syscall.Stat_t).Gid); !slices.Contains(groups, gid) {
-			checks = append(checks, warning("permissions", fmt.Sprintf("the env file %s may be read by group %s, which is not that of %s", file, gid, u.name), run("chgrp %s %s", groups[len(groups)-1], quoted(file))))
+			checks = append(checks, warning("permissions", fmt.Sprintf("the env file %s may be read by group %s, which is not that of %s", file, gid, u.name), giveGroup(groups[len(groups)-1], file)))
 		}
 	}
 	return checks
+}
+
+// giveGroup lets a group read an env file, and nothing else: a link in its place may lead to
+// what is not to be given away, also one that is put there before the command is pasted (-h).
+func giveGroup(gid, file string) mend {
+	if to, err := os.Readlink(file); err == nil {
+		return do("%s is a link to %s: put a file in its place that holds what the app needs, root's, which group %s may read", file, to, gid)
+	}
+	return run("chgrp -h %s %s", gid, quoted(file))
 }
 
 // through reports whether a unit runs what `current` names, as far as that can be seen: in what

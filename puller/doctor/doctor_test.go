@@ -301,3 +301,18 @@ func TestJudge(t *testing.T) {
 		}
 	}
 }
+
+// A command that is pasted gives nothing away that somebody linked to.
+func TestGiveGroup(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "mnw.env")
+	link := file + ".link"
+	if err := errors.Join(os.WriteFile(file, nil, 0o640), os.Symlink("/etc/shadow", link)); err != nil {
+		t.Fatal(err)
+	}
+	if m := giveGroup("17", file); m != run("chgrp -h 17 %s", file) {
+		t.Errorf("a file: %+v", m)
+	}
+	if m := giveGroup("17", link); m.command || !strings.HasPrefix(m.text, link+" is a link to /etc/shadow: put a file in its place") {
+		t.Errorf("a link: %+v", m)
+	}
+}
