@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -95,7 +96,11 @@ func (b *Builder) push(ctx context.Context, r *repo.Repo, a advance, out *Advanc
 			return nil, err
 		}
 		before = st
-		if st.fault != nil {
+		switch {
+		case st.fault == nil:
+		case st.last != nil && st.last.Trust < v.trust.Version && bytes.Equal(st.doc, st.lastDoc):
+			b.log.Info("the state in the channel repo is of an older version of trust; this advance replaces it", "tier", a.tier, "trust", st.last.Trust)
+		default:
 			b.log.Warn("the state in the channel repo is one that nodes refuse; this advance replaces it", "tier", a.tier, "cause", st.fault)
 		}
 		if signed, err = b.sign(ctx, v, st, a); err != nil {

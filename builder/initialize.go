@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,6 +129,11 @@ func (req *InitRequest) check() error {
 		return err
 	}
 	req.Source = localURL(dir, req.Source)
+	if u, err := url.Parse(req.Source); err == nil && u.Scheme == "file" {
+		if info, err := os.Stat(u.Path); missing(err) || err == nil && !info.IsDir() {
+			return reason.Errorf(reason.Config, "source %q is no directory of this machine: without --source it can be filled in later", u.Path)
+		}
+	}
 	return source.CheckURL(req.Source)
 }
 

@@ -38,6 +38,14 @@ type Signed struct {
 	Commit  string        `json:"commit,omitempty"`  // of the channel repo
 	Changes []string      `json:"changes,omitempty"` // that a version of trust makes
 	Counts  []Count       `json:"counts"`
+	Older   []Older       `json:"older,omitempty"` // tiers to promote again, once a version of trust is pushed
+}
+
+// Older is what a tier names by a state of an older version of trust than the newest.
+type Older struct {
+	Tier    string `json:"tier"`
+	Version string `json:"version"`
+	Trust   int64  `json:"trust"`
 }
 
 // Count is how many signatures a document has of those that a role needs.
@@ -201,13 +209,46 @@ func (b *Builder) PushTrust(ctx context.Context, file string) (*Signed, error) {
 			push, err = b.trustCommit(head, c)
 			return push, err
 		})
+		if err != nil {
+			return err
+		}
 		if push == nil {
 			out.Outcome = OutcomeAlready
 		}
+		out.Older, err = b.older(ctx, r)
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	return out, nil
+}
+
+// older returns the tiers whose states say an older version of trust than the newest.
+func (b *Builder) older(ctx context.Context, r *repo.Repo) ([]Older, error) {
+	head, err := r.Fetch(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	v, err := b.view(head)
+	if err != nil {
+		return nil, err
+	}
+	var out []Older
+	for _, t := range v.fleet.Tiers {
+		st, err := v.channel(t.Name)
+		if err != nil {
+			return nil, err
+		}
+		c := st.last
+		if c == nil { // never seen here, and by a key that is gone, perhaps
+			if c, err = channels.ParseChannel(st.doc); err != nil {
+				continue // none, or none that names a version
+			}
+		}
+		if c.Trust < v.trust.Version {
+			out = append(out, Older{t.Name, c.Version, c.Trust})
+		}
 	}
 	return out, nil
 }

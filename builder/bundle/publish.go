@@ -140,7 +140,7 @@ func (s *Store) Sign(ctx context.Context, p *Published, key Signer) (bool, error
 }
 
 func absent(version string) error {
-	return reason.Errorf(reason.Stale, "version %s is not in the bucket: builder release makes it", version)
+	return reason.Errorf(reason.Stale, "version %s is not in the bucket: builder release --version %s --rev COMMIT makes it, from the commit that it was", version, version)
 }
 
 // Must is Find for a version that has to be there.

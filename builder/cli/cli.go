@@ -3,7 +3,7 @@
 //	builder init [DIR] --app NAME     keys, trust, channel repo, bucket, builder.toml
 //	builder keygen NAME               one key pair
 //	builder release                   build, sign, publish, advance
-//	builder promote TIER              advance a tier to what the tier before it runs
+//	builder promote TIER              advance a tier to what the tier before it names
 //	builder sign VERSION              add a signature: also --channel TIER, --trust FILE
 //	builder mirror [TIER…]            copy trust and channels to the bucket
 //	builder verify VERSION            read a published version and check all of it

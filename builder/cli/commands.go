@@ -23,9 +23,9 @@ key and a channel key, keys/trust.json, the channel repo channels.git, the direc
 bucket, and a commented builder.toml. Refuses when one of them is there already.`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().StringVar(&req.App, "app", "", "name of the app")
-	cmd.Flags().StringVar(&req.Source, "source", "", "URL or directory of the source repository")
-	cmd.Flags().StringArrayVar(&req.Tiers, "tier", nil, "a tier, the first one first; may be repeated (default host, a, b)")
+	cmd.Flags().StringVar(&req.App, "app", "", "`NAME` of the app")
+	cmd.Flags().StringVar(&req.Source, "source", "", "`URL` or directory of the source repository; can be filled in later")
+	cmd.Flags().StringArrayVar(&req.Tiers, "tier", nil, "a `TIER`, the first one first (repeatable; default host, a, b)")
 	if err := cmd.MarkFlagRequired("app"); err != nil {
 		panic(err) // the flag is defined three lines above
 	}
@@ -50,7 +50,7 @@ func (p *program) keygen() *cobra.Command {
 		Short: "Make one key pair, NAME.key and NAME.pub",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().StringVar(&out, "out", "", "write the private key to FILE, the public one beside it")
+	cmd.Flags().StringVar(&out, "out", "", "write the private key to `FILE`, the public one beside it")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if (len(args) == 1) == (out != "") {
 			return reason.Errorf(reason.Config, "give either NAME or --out FILE")
@@ -91,9 +91,9 @@ From another commit with other content it is refused: a version has one content.
 A release that was interrupted is finished by running it again.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().StringVar(&req.Rev, "rev", "", "commit id, tag or branch of the source repository (default: source.branch)")
-	cmd.Flags().StringVar(&req.Dir, "dir", "", "release a checkout as it is, instead of the source repository")
-	cmd.Flags().StringVar(&req.Version, "version", "", "the version (default: what build.version prints)")
+	cmd.Flags().StringVar(&req.Rev, "rev", "", "`REV`: commit id, tag or branch of the source repository (default: source.branch)")
+	cmd.Flags().StringVar(&req.Dir, "dir", "", "release the checkout in `DIR` as it is, instead of the source repository")
+	cmd.Flags().StringVar(&req.Version, "version", "", "the `VERSION` (default: what build.version prints)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, name := range []string{"rev", "dir", "version"} {
 			if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
@@ -117,14 +117,16 @@ func (p *program) promote() *cobra.Command {
 	var req builder.PromoteRequest
 	cmd := &cobra.Command{
 		Use:   "promote TIER [--version VERSION | --retry] [--propose]",
-		Short: "Advance a tier to what the tier before it runs, or to a version",
-		Long: `Advance a tier to the version that the tier it follows names, or to --version, which may
-be an older one: that is how a tier is rolled back. With --retry the tier names what it has
-with the next attempt: nodes on which it failed try it once more. With --propose, or if
-fleet.toml asks for it, the signed state goes to a branch, and merging the branch promotes.`,
-		Args: cobra.ExactArgs(1),
+		Short: "Advance a tier to what the tier before it names, or to a version",
+		Long: `Advance a tier to the version that the tier it follows names, whether or not the nodes there
+run it already; or to --version, which may be an older one: that is how a tier is rolled
+back. With --retry the tier names what it has with the next attempt: nodes on which it
+failed try it once more. With --propose, or if fleet.toml asks for it, the signed state goes
+to a branch, and merging the branch promotes.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: p.oneTier,
 	}
-	cmd.Flags().StringVar(&req.Version, "version", "", "a published version, newer or older")
+	cmd.Flags().StringVar(&req.Version, "version", "", "a published `VERSION`, newer or older")
 	cmd.Flags().BoolVar(&req.Propose, "propose", false, "push a branch to merge instead of the channel itself")
 	cmd.Flags().BoolVar(&req.Retry, "retry", false, "name the same version once more: nodes on which it failed try it again")
 	cmd.MarkFlagsMutuallyExclusive("version", "retry")
@@ -166,11 +168,14 @@ no builder.toml and no network. With --push, and then with or without --key, a c
 goes into the channel repo.`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().StringVar(&f.channel, "channel", "", "sign the channel state of this tier")
-	cmd.Flags().StringVar(&f.branch, "branch", "", "with --channel: the branch of a proposal")
-	cmd.Flags().StringVar(&f.trust, "trust", "", "sign this file, a version of trust")
+	cmd.Flags().StringVar(&f.channel, "channel", "", "sign the channel state of this `TIER`")
+	cmd.Flags().StringVar(&f.branch, "branch", "", "with --channel: the `BRANCH` of a proposal")
+	cmd.Flags().StringVar(&f.trust, "trust", "", "sign this `FILE`, a version of trust")
 	cmd.Flags().BoolVar(&f.push, "push", false, "with --trust: put it into the channel repo, with all its signatures")
-	cmd.Flags().StringVar(&f.key, "key", "", "file of the private key (default: that of the configuration)")
+	cmd.Flags().StringVar(&f.key, "key", "", "`FILE` of the private key (default: that of the configuration)")
+	if err := cmd.RegisterFlagCompletionFunc("channel", p.tiers); err != nil {
+		panic(err) // the flag is defined above
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := f.check(args); err != nil {
 			return err
@@ -232,6 +237,7 @@ func (p *program) mirror() *cobra.Command {
 "bucket": all versions of trust, and the channels of the tiers given, or of all provisioned
 tiers. What nodes would refuse, and what is older than the mirror, is refused; the other
 tiers go on. It may be run at any time, by several at once, and again.`,
+		ValidArgsFunction: p.tiers,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		b, _, err := p.open(cmd.Context())
@@ -266,7 +272,8 @@ func (p *program) verify() *cobra.Command {
 		Short: "Read a published version, and check all of it",
 		Long: `Read every object of a published version and check it: the manifest's signatures under
 the newest trust, sizes and hashes, and what is in the tarballs.`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		b, _, err := p.open(cmd.Context())

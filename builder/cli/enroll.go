@@ -111,3 +111,11 @@ func (p *program) tiers(cmd *cobra.Command, _ []string, _ string) ([]string, cob
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
+
+// oneTier completes an argument that is the only one.
+func (p *program) oneTier(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return p.tiers(cmd, args, begun)
+}

@@ -37,7 +37,10 @@ func (p *program) printInit(m *builder.Initialized) {
 	p.printf("  1. Take keys/root-1.key and keys/root-2.key off this machine, to two places. They can\n" +
 		"     replace every other key, and are needed for nothing else. One of them is enough.\n")
 	p.printf("  2. Edit %s: [source], [build], [[release_contents]].\n", m.Config)
-	p.printf("  3. In %s: builder release\n", m.Dir)
+	p.printf("  3. In %s: builder release publishes a version, and tier %s has it.\n", m.Dir, m.Tiers[0])
+	if len(m.Tiers) > 1 {
+		p.printf("     builder promote %s takes it on to tier %s, and so on from tier to tier.\n", m.Tiers[1], m.Tiers[1])
+	}
 	p.printf("  4. In %s: builder enroll NODE --tier TIER prints the command that makes a machine a\n"+
 		"     node, with the fingerprint above; run it there, as root.\n", m.Dir)
 	p.printf("     For nodes on other machines, bucket and channel repo go elsewhere: docs/quickstart.md.\n")
@@ -164,8 +167,14 @@ func (p *program) printSigned(s *builder.Signed) {
 		p.printf("It does not count yet: run builder sign where another key of the role is.\n")
 	case s.Kind == "trust" && s.Outcome == builder.OutcomeSigned:
 		p.printf("It is complete: builder sign --trust %s --push puts it into the channel repo.\n", filepath.Join(filepath.Dir(s.Place), fmt.Sprintf("%d.json", s.Trust)))
+	case s.Kind == "trust" && len(s.Older) == 0:
+		p.printf("Every tier's state is signed under this trust.\n")
 	case s.Kind == "trust":
-		p.printf("Promote every tier again, to the version that it has: its state is then signed under this trust.\n")
+		p.printf("Promote these tiers again: their states are signed under an older trust, and nodes refuse those\n" +
+			"that were signed by a key which is gone.\n")
+		for _, o := range s.Older {
+			p.printf("  builder promote %s --version %s\n", o.Tier, o.Version)
+		}
 	}
 }
 
