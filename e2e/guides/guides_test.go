@@ -19,10 +19,10 @@
 package guides
 
 import (
-	"net"
-	"os"
 	"strings"
 	"testing"
+
+	"makenot.work/sando/internal/testenv/host"
 )
 
 func TestAsRootQuickstart(t *testing.T) {
@@ -35,17 +35,11 @@ func TestAsRootQuickstart(t *testing.T) {
 		policy := data(t, sections, "Part 2: three servers: Bucket and git host", "json")
 		v := s.serve(policy, strings.Replace(policy, `, "s3:PutObject"`, "", 1), "hello-channels.git")
 		v.reach(web1)
-		home := web1.Path("/root/.ssh")
-		must(t, os.RemoveAll(home))
-		web1.Run(t, "sh", "-euc", "mkdir -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")
-		web1.Write(t, "/root/.ssh/config", "StrictHostKeyChecking accept-new\n", 0o600)
-		for name, address := range map[string]string{"staging": "127.77.0.11", "web-2": "127.77.0.12"} {
-			h := s.boot(name)
+		others := map[string]*host.Host{"staging": s.boot("staging"), "web-2": s.boot("web-2")}
+		for _, h := range others {
 			v.reach(h)
-			sshd(t, h)
-			s.name(web1, address, name)
-			answer(t, web1, address+":22", func(c net.Conn) { login(t, h, c) })
 		}
+		s.logsIn(web1, others)
 	}
 	s.follow("quickstart.md", sections)
 }

@@ -3,8 +3,10 @@ package guides
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/internal/testenv/host"
 )
 
@@ -126,6 +128,9 @@ func (f *fleet) gitGone(web1 *host.Host) {
 		// The clone is older than what web-1 has seen.
 		f.git.Run(f.t, "sh", "-euc", "rm -r /ops/hello-channels.git; git init -q --bare -b main /ops/hello-channels.git; chown -R git: /ops")
 	}
+	f.before["The builder is gone: On a new machine"] = func() {
+		f.build.Run(f.t, "sh", "-euc", "rm -r /srv/sando/hello; install -d -o builder -g builder /srv/sando/hello; rm -r /home/builder/.ssh")
+	}
 	f.before["A key is lost"] = func() {
 		f.build.Run(f.t, "sh", "-euc", "mkdir -p /media/root-1; cd /srv/sando/hello/keys; mv root-1.key /media/root-1/; chown builder /media/root-1; rm channel.key")
 	}
@@ -150,8 +155,9 @@ func (f *fleet) changedNode(web1 *host.Host) {
 	}
 	f.after["The next release needs more: The migration failed"] = func() { f.settles("web-1", "runs 2.0.0 .*, as wanted") }
 	f.before["A new version of Sando"] = func() {
-		for machine, program := range map[string]string{"web-1": "puller", "build": "builder"} {
-			f.do(machine, "root", "mkdir -p ~/sando/bin && cp /usr/local/bin/"+program+" ~/sando/bin/")
+		for _, program := range []string{"builder", "puller"} {
+			f.build.Copy(f.t, filepath.Join(testenv.Programs(f.t), program), "/root/sando/bin/"+program)
 		}
+		f.logsIn(f.build, map[string]*host.Host{"web-1": web1})
 	}
 }

@@ -7,11 +7,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -236,6 +239,20 @@ func sshd(t *testing.T, h *host.Host) {
 		"Subsystem sftp internal-sftp", "",
 	}, "\n"), 0o644)
 	h.Run(t, "sh", "-euc", "rm -f /etc/ssh/guide_ed25519; mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/guide_ed25519")
+}
+
+// logsIn lets root of a machine log in to others, by their names.
+func (s *stage) logsIn(from *host.Host, others map[string]*host.Host) {
+	s.t.Helper()
+	must(s.t, os.RemoveAll(from.Path("/root/.ssh")))
+	from.Run(s.t, "sh", "-euc", "mkdir -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")
+	from.Write(s.t, "/root/.ssh/config", "StrictHostKeyChecking accept-new\n", 0o600)
+	for i, name := range slices.Sorted(maps.Keys(others)) {
+		address := fmt.Sprintf("127.77.0.%d", 11+i)
+		sshd(s.t, others[name])
+		s.name(from, address, name)
+		answer(s.t, from, address+":22", func(c net.Conn) { login(s.t, others[name], c) })
+	}
 }
 
 // login is sshd for one connection.
