@@ -414,6 +414,9 @@ echo 1.0.0 >src/VERSION; git -C src add -A; git -C src commit -qm 1; builder -q 
 	b.sh(t, "cd shop; echo 1.1.0 >src/VERSION; git -C src add -A; git -C src commit -qm 2; builder -q release")
 	b.Run(t, "systemctl", "reload", "puller@shop.service")
 	(&server{b.Host, addr}).answers(t, "1.1.0")
+	if said := b.Run(t, "sh", "-c", "puller --app shpo 2>&1; echo exit $?; setpriv --reuid=65534 --regid=65534 --clear-groups puller --app shop status 2>&1; echo exit $?"); !strings.Contains(said, "; this node has --app mnw, --app shop\nexit 2\n") || !strings.Contains(said, ": run it as root\nexit 1\n") {
+		t.Errorf("for a wrong name, and an ordinary user, it says\n%s", said)
+	}
 	b.Run(t, "sh", "-c", "systemctl disable -q --now puller@shop shop; rm -rf /srv/apps /etc/shop /etc/sando/shop* /etc/systemd/system/*shop* /var/lib/shop; userdel shop; systemctl daemon-reload")
 }
 

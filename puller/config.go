@@ -118,7 +118,7 @@ func LoadConfig(file string, flags map[string]any) (*Config, error) {
 	c.Report.Heartbeat = 15 * time.Minute
 	c.Limits.MaxBundle, c.Limits.MaxEntries = "2GiB", 200_000
 	if err := config.Load(config.Source{File: file, Flags: flags}, c); err != nil {
-		return nil, err
+		return nil, unread(file, err)
 	}
 	if err := c.complete(); err != nil {
 		return nil, reason.Errorf(reason.Config, "config %q: %w", file, err)
@@ -374,16 +374,9 @@ func FindConfig(given, app, dir string) (string, error) {
 		}
 		return filepath.Join(dir, app+".toml"), nil
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", reason.Errorf(reason.Config, "look for a config: %w", err)
-	}
-	var apps []string
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".toml")
-		if ok && layout.CheckApp(name) == nil {
-			apps = append(apps, name)
-		}
+	apps, err := configured(dir)
+	if err != nil {
+		return "", err
 	}
 	switch len(apps) {
 	case 0:
@@ -392,4 +385,31 @@ func FindConfig(given, app, dir string) (string, error) {
 		return filepath.Join(dir, apps[0]+".toml"), nil
 	}
 	return "", reason.Errorf(reason.Config, "several configs in %s: choose one with --app %s", dir, strings.Join(apps, " or --app "))
+}
+
+// configured returns the apps that dir has configurations of.
+func configured(dir string) (apps []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, reason.Errorf(reason.Config, "look for a config: %w", err)
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".toml")
+		if ok && layout.CheckApp(name) == nil {
+			apps = append(apps, name)
+		}
+	}
+	return apps, nil
+}
+
+// unread is the error of a configuration that is not there, with those that are.
+func unread(file string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(file) != ConfigDir {
+		return err
+	}
+	apps, lerr := configured(ConfigDir)
+	if lerr != nil || len(apps) == 0 {
+		return err
+	}
+	return reason.Errorf(reason.Config, "%w; this node has --app %s", err, strings.Join(apps, ", --app "))
 }

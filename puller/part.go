@@ -92,7 +92,7 @@ func (c *cycle) waiting(holder string) string {
 		return text
 	}
 	if p, err := c.dir.Pin(); err == nil && p != nil && open != nil && open.Pin && open.Attempt == p.At {
-		return text + ", by this order"
+		return fmt.Sprintf("%s is started by this order, and %s watches whether it stays well", open.To, holder)
 	}
 	return text + "; the order is written, and it gives way to it"
 }

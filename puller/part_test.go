@@ -39,7 +39,7 @@ func TestWaiting(t *testing.T) {
 	c.opts.Order = true
 	hears("waiting for the lock, held by pid 7; 2.0 failed, and it goes back to 1.0; the order is written, and it gives way to it")
 	open(func(i *node.Intent) { i.Pin, i.Attempt, i.Started = true, 7, canon.At(at) })
-	hears("waiting for the lock, held by pid 7; it began 0s ago to make 2.0 run instead of 1.0, by this order")
+	hears("2.0 is started by this order, and pid 7 watches whether it stays well")
 }
 
 // What a person hears who waits for a release to prove itself.

@@ -3,8 +3,11 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -76,7 +79,11 @@ func (p *program) spell(cmd *cobra.Command) {
 			if err == nil {
 				return nil
 			}
-			if text := literal(err.Error(), p.flags()); text != err.Error() {
+			text := literal(err.Error(), p.flags())
+			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && !strings.Contains(text, "root") {
+				text += ": run it as root"
+			}
+			if text != err.Error() {
 				return &spelt{err, text}
 			}
 			return err

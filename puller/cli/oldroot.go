@@ -27,6 +27,9 @@ func (p *program) oldRoot(doctor *cobra.Command) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if _, gone := os.Lstat(old); errors.Is(gone, fs.ErrNotExist) {
+			p.warnings([]string{fmt.Sprintf("there is no %s on this machine; what names it is looked for all the same", old)})
+		}
 		report, err := oldroot.Search(cmd.Context(), o)
 		if err != nil {
 			return err
