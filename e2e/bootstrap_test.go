@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -194,6 +195,7 @@ func TestAsRootBootstrap(t *testing.T) {
 		{"kept", bootstrapKept},
 		{"second app", bootstrapSecond},
 		{"nothing promoted", bootstrapNothingPromoted},
+		{"missing", bootstrapMissing},
 		{"timer", bootstrapTimer},
 		{"interrupted", bootstrapInterrupted},
 	} {
@@ -227,10 +229,15 @@ sed 's/"root"/"raat"/' keys/trust.json >rootless.json; printf 'A=\377\n' >bad.en
 		{"bad unit", []string{"--unit", "mnw.socket"}, 2, `unit: "mnw.socket" is not the name of a service`},
 		{"root as user", []string{"--user", "root"}, 2, "--user: the app is not to run as root"},
 		{"user with number 0", []string{"--user", "toor"}, 2, `user "toor" has the number 0`},
+		{"tier that is not in the fleet", []string{"--tier", "zz"}, 2, `puller: config: --tier: tier "zz" is not in fleet.toml: it has host, a, b; nothing was changed`},
+		{"storage elsewhere", []string{"--storage", "file:///srv/bukcet"}, 1, `puller: io: --storage: `},
+		{"storage elsewhere, nothing promoted", []string{"--storage", "file:///srv/bukcet", "--tier", "b"}, 1, "the bucket's directory \"/srv/bukcet\" is missing"},
+		{"other storage", []string{"--storage", "file:///srv/src"}, 1, "see that the builder means the same by --storage; nothing was changed"},
+		{"channels elsewhere", []string{"--channels", "file:///srv/channels"}, 1, "puller: io: --channels: "},
 		{"bad storage", []string{"--storage", "ftp://x"}, 2, "puller: config: these flags make no good configuration: "},
 		{"bad health", []string{"--health", "localhost"}, 2, `health: probe "localhost" is not an http or https URL`},
 		{"no keys", []string{"--storage", "s3://releases", "--endpoint", "https://s3.example"}, 2,
-			"storage.access_key_file: /etc/sando/mnw/s3.access is not there, and nobody can be asked for it here: write it first, `install -d -m 700 /etc/sando/mnw && (umask 077; cat >/etc/sando/mnw/s3.access)`"},
+			"storage.access_key_file: /etc/sando/mnw/s3.access is not there, and nobody can be asked for it here: write it first, `install -d -m 700 /etc/sando/mnw && (umask 077; cat >/etc/sando/mnw/s3.access)`; and storage.secret_key_file: /etc/sando/mnw/s3.secret is not there"},
 		{"no ssh key", []string{"--channels", "ssh://git@git.example/ops.git"}, 2, "--ssh-key: /etc/sando/mnw/ssh is not there: make one, `install -d -m 700 /etc/sando/mnw && ssh-keygen -q -t ed25519 -N '' -f /etc/sando/mnw/ssh`"},
 		{"in the sandbox's dark", []string{"--root", "/home/mnw"}, 2, `--root: "/home/mnw" is below /home, which the puller's unit does not see`},
 		{"bad template", []string{"--env-template", "/srv/bad.env"}, 2, "--env-template: /srv/bad.env: "},
@@ -284,6 +291,7 @@ func bootstrapLive(t *testing.T, b *bare) {
 	if !planned.DryRun || len(planned.Changes) < 10 {
 		t.Fatalf("planned: %+v", planned)
 	}
+	b.hasten(t)
 	did := b.report(t)
 	if diff := cmp.Diff(planned.Changes, did.Changes); diff != "" {
 		t.Errorf("it did another thing than it said (-said +did):\n%s", diff)
@@ -307,8 +315,16 @@ func bootstrapLive(t *testing.T, b *bare) {
 	if got := b.Run(t, "getent", "passwd", "mnw"); !strings.HasSuffix(got, ":/var/lib/mnw:/usr/sbin/nologin\n") {
 		t.Errorf("the user is %s", got)
 	}
-	b.Reboot(t)
 	b.live(t, "1.1.0")
+	b.Reboot(t)
+	b.hasten(t)
+	b.live(t, "1.1.0")
+}
+
+// hasten lets what the daemon starts prove itself in no time, until the next boot.
+func (b *bare) hasten(t *testing.T) {
+	t.Helper()
+	b.Run(t, "systemctl", "set-environment", "SANDO__HEALTH__STABLE_FOR=100ms", "SANDO__HEALTH__INTERVAL=10ms")
 }
 
 // live asserts that a release answers, and that the daemon is content.
@@ -317,7 +333,7 @@ func (b *bare) live(t *testing.T, version string) {
 	b.answers(t, version)
 	b.until(t, "the daemon is content", func() bool {
 		st := b.status(t)
-		return st.Daemon != nil && st.Daemon.PID != 0 && st.Running != nil && st.Running.Version == version && st.Reason.Exit() == 0
+		return st.Daemon != nil && st.Daemon.PID != 0 && st.Running != nil && st.Running.Version == version && st.Intent == nil && st.Reason.Exit() == 0
 	})
 	if st := b.status(t); st.Unit.User != "mnw" || len(st.Warnings) > 0 {
 		t.Errorf("status: %+v, %+v", st, st.Unit)
@@ -344,10 +360,13 @@ func bootstrapAgain(t *testing.T, b *bare) {
 	}
 }
 
-// content reports whether a bootstrap found everything there, and that an update would work.
+var contented = regexp.MustCompile(`^mnw: everything is there already: nothing to do\n(warning .*\n(  mend: .*\n)?)*doctor: \d+ checks, an update would work now\n` +
+	`mnw on \S+ \(tier \S+\): runs \S+ since .*, as wanted\n$`)
+
+// content reports whether a bootstrap found everything there, that an update would work, and that
+// what is wanted runs.
 func content(out string) bool {
-	return strings.HasPrefix(out, "mnw: everything is there already: nothing to do\n") &&
-		strings.HasSuffix(out, " checks, an update would work now\n") && !strings.Contains(out, "left as it is")
+	return contented.MatchString(out) && !strings.Contains(out, "left as it is")
 }
 
 // Files that are there stay, and are shown as a diff, secrets hidden.
@@ -385,11 +404,73 @@ func bootstrapKept(t *testing.T, b *bare) {
 	if out := b.must(t); !strings.Contains(out, "keep configuration /etc/sando/mnw.toml") || !strings.Contains(out, "-poll = \"@every 30s\"\n") || !strings.Contains(out, "nothing to do") {
 		t.Errorf("an edited configuration:\n%s", out)
 	}
+	bootstrapOtherwise(t, b)
+	b.Write(t, "/etc/sando/mnw.toml", config+"[schedule]\npoll = \"@every 30s\"\n", 0o644)
 	before := b.tree(t, true)
 	if r := b.try(t, "--unit", "cron.service"); r.Code != 2 || !strings.Contains(r.Err, `/etc/sando/mnw.toml says service.unit = "mnw.service", and this command "cron.service"`) {
 		t.Errorf("exit code %d\n%s%s", r.Code, r.Out, r.Err)
 	}
 	b.unchanged(t, before)
+}
+
+// What a kept configuration says otherwise is said last, with what mends it.
+func bootstrapOtherwise(t *testing.T, b *bare) {
+	config := b.Read(t, "/etc/sando/mnw.toml")
+	before := b.tree(t, true)
+	const tier = `puller: config: /etc/sando/mnw.toml was there already, and counts as it is. It says tier = "host", and this command "a": if this command is right, ` +
+		"`sed -i 's/^[[:space:]]*tier[[:space:]]*=.*/tier = \"a\"/' /etc/sando/mnw.toml`, and run it again\n"
+	r := b.try(t, "--tier", "a")
+	if r.Code != 2 || !strings.HasSuffix(r.Err, tier) || !strings.Contains(r.Out, "(tier host): runs 1.1.0") {
+		t.Errorf("exit code %d\n%s%s", r.Code, r.Out, r.Err)
+	}
+	b.unchanged(t, before)
+	_, mend, _ := strings.Cut(tier, "right, `")
+	mend, _, _ = strings.Cut(mend, "`")
+	b.Run(t, "sh", "-c", mend)
+	if got, want := b.Read(t, "/etc/sando/mnw.toml"), strings.Replace(config, `tier = "host"                    #`, `tier = "a"`, 1); !strings.HasPrefix(want, strings.SplitN(got, "tier", 2)[0]) || !strings.Contains(got, "\ntier = \"a\"\n") {
+		t.Errorf("mended:\n%s", got)
+	}
+	b.Write(t, "/etc/sando/mnw.toml", config, 0o644)
+	r = b.try(t, "--node", "beta", "--tier", "a")
+	if r.Code != 2 || !strings.HasSuffix(r.Err, "; node = \""+b.hostname(t)+"\", and this command \"beta\": if this command is right, `mv /etc/sando/mnw.toml /etc/sando/mnw.toml.old`, and run it again\n") {
+		t.Errorf("exit code %d\n%s%s", r.Code, r.Out, r.Err)
+	}
+	var report puller.Bootstrapped
+	r = b.try(t, "--tier", "a", "--json")
+	if err := json.Unmarshal([]byte(r.Out), &report); err != nil || r.Code != 2 || report.Tier != "host" || !strings.Contains(tier, report.Otherwise) || report.Otherwise == "" {
+		t.Errorf("exit code %d, %v\n%s%s", r.Code, err, r.Out, r.Err)
+	}
+}
+
+func (b *bare) hostname(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSpace(b.Run(t, "hostname"))
+}
+
+// A cycle is done whenever one is missing, and what runs then is the last line.
+func bootstrapMissing(t *testing.T, b *bare) {
+	const runs = "as wanted\n"
+	// A new configuration, with the daemon at work by an older one.
+	b.reset(t)
+	b.must(t, "--tier", "b")
+	b.Run(t, "rm", "/etc/sando/mnw.toml")
+	out := b.must(t)
+	if !strings.Contains(out, "  - looked for the first update, as `puller --app mnw` does\n") || !strings.HasSuffix(out, runs) {
+		t.Errorf("with a new configuration:\n%s", out)
+	}
+	b.answers(t, "1.1.0")
+	// An update that was stopped in its probation.
+	b.reset(t)
+	r := b.Try(t, "timeout", append([]string{"-s", "INT", "4", "env", "SANDO__HEALTH__STABLE_FOR=60s"}, b.line("/srv/puller")[1:]...)...)
+	if want := "puller: io: stopped by a signal: what was done stays; the same command, run again, goes on with the rest\n"; !strings.HasSuffix(r.Err, want) {
+		t.Errorf("stopped:\n%s%s", r.Out, r.Err)
+	}
+	if out := b.must(t); !strings.Contains(out, "  - saw the update to 1.1.0 through, as `puller --app mnw` does\n") || !strings.HasSuffix(out, runs) || strings.Contains(out, "warning  node") {
+		t.Errorf("after a stop:\n%s", out)
+	}
+	if strings.Contains(r.Err, "msg=") {
+		t.Errorf("log lines among what is done:\n%s", r.Err)
+	}
 }
 
 // A second app does not disturb the first.
@@ -434,6 +515,10 @@ func bootstrapNothingPromoted(t *testing.T, b *bare) {
 	b.reset(t)
 	out := b.must(t, "--tier", "a")
 	if !strings.Contains(out, "nothing was promoted to tier \"a\" yet: `builder promote a` on the builder does") {
+		t.Errorf("it says\n%s", out)
+	}
+	if !strings.Contains(out, "  - looked for the first update, as `puller --app mnw` does\n") || !strings.Contains(out, " checks, an update would work once one is promoted\n") ||
+		!regexp.MustCompile("\nmnw on \\S+: runs nothing; nothing was promoted .* by itself\n$").MatchString(out) {
 		t.Errorf("it says\n%s", out)
 	}
 	if again := b.must(t, "--tier", "a"); !strings.Contains(again, "nothing to do") || !strings.Contains(again, "nothing was promoted") || strings.Contains(again, "failed ") {

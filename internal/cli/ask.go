@@ -3,7 +3,9 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -36,13 +38,15 @@ func (s Std) Confirm(ctx context.Context, question string) (bool, error) {
 	fmt.Fprintf(s.Err, "%s [y/N] ", question)
 	line, err := typed(ctx, func() ([]byte, error) {
 		line, err := bufio.NewReader(s.In).ReadBytes('\n')
-		if len(line) > 0 {
-			err = nil
+		if len(line) > 0 || errors.Is(err, io.EOF) {
+			err = nil // the end is no yes
 		}
 		return line, err
 	})
-	if err != nil {
+	if len(line) == 0 {
 		fmt.Fprintln(s.Err)
+	}
+	if err != nil {
 		return false, err
 	}
 	answer := strings.ToLower(strings.TrimSpace(string(line)))

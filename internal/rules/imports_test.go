@@ -25,7 +25,7 @@ func edges() [][2]string {
 		{"puller/doctor", "puller puller/adopt/backup systemd signing channels layout layout/bucket layout/bucket/s3 layout/node internal/canon internal/cli internal/config internal/probe internal/reason"},
 		{"puller/cli", "puller puller/adopt puller/adopt/backup puller/bootstrap puller/daemon puller/doctor puller/oldroot systemd/appunit layout layout/node internal/canon internal/cli internal/config internal/probe internal/reason"},
 		{"puller/daemon", "puller puller/schedule systemd/notify layout/node internal/canon internal/later internal/reason"},
-		{"puller/bootstrap", "channels/repo puller puller/anchor puller/envfile systemd systemd/appunit signing layout layout/bucket layout/node internal/canon internal/config internal/durable internal/probe internal/reason"},
+		{"puller/bootstrap", "channels channels/repo puller puller/anchor puller/envfile systemd systemd/appunit signing layout layout/bucket layout/node internal/canon internal/config internal/durable internal/probe internal/reason"},
 		{"puller/adopt/backup", "internal/canon internal/durable internal/reason"},
 		{"puller/adopt/convert", "layout/node internal/durable internal/reason"},
 		{"puller/adopt", "channels puller puller/adopt/backup puller/adopt/convert puller/bootstrap puller/envfile systemd layout/node internal/canon internal/durable internal/probe internal/reason"},

@@ -180,6 +180,9 @@ var (
 	// ErrRange is matched when an offset is not within the object.
 	ErrRange = errors.New("offset is not within the object")
 
+	// ErrNoBucket is matched, besides fs.ErrNotExist, where more is missing than an object.
+	ErrNoBucket = errors.New("no such bucket")
+
 	// ErrSame is matched when an object is still the version that is known.
 	ErrSame = errors.New("object is unchanged")
 

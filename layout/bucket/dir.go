@@ -127,7 +127,7 @@ func (d *dir) root(ctx context.Context, key string) (*os.Root, error) {
 	}
 	root, err := os.OpenRoot(d.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("object %q: the bucket's directory %q is missing: %w", key, d.path, fs.ErrNotExist)
+		return nil, fmt.Errorf("object %q: %w: the bucket's directory %q is missing: %w", key, ErrNoBucket, d.path, fs.ErrNotExist)
 	}
 	return root, err
 }

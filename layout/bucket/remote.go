@@ -64,7 +64,7 @@ func unread(err error) error {
 	}
 	switch {
 	case e.Status == http.StatusNotFound && e.Code == "NoSuchBucket":
-		return fmt.Errorf("%w: the server has no such bucket", fs.ErrNotExist)
+		return fmt.Errorf("%w: the server has %w", fs.ErrNotExist, ErrNoBucket)
 	case e.Status == http.StatusNotFound:
 		return fs.ErrNotExist
 	case e.Forbidden():

@@ -38,7 +38,7 @@ func (n *Node) trust(ctx context.Context) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return reason.OnDisk(err)
 	case n.o.Trust == "" && want == "":
-		return refuse("--trust-fingerprint: want the fingerprint of trust.json, as `builder init` and `builder enroll` say it; or --trust FILE")
+		return refuse("--trust-fingerprint: want the fingerprint of trust.json, as `builder init` and `builder enroll` say it; or --trust FILE, whose fingerprint is then shown and asked about")
 	}
 	n.fingerprint = want
 	doc, err := n.fetchAnchor(ctx, want)
@@ -104,13 +104,18 @@ func (n *Node) fetchAnchor(ctx context.Context, want layout.Digest) ([]byte, err
 		s.Bucket = n.o.Storage
 		s.Bucket.AccessKeyFile, s.Bucket.SecretKeyFile = c.access.file, c.secret.file
 	} else {
-		r := n.o.Channels
-		r.TokenFile, r.SSHKey, r.KnownHosts, r.OwnsMirror = c.token.file, c.sshKey, c.knownHosts, true
+		r := n.channelRepo(c)
 		s.Repo = &r
 	}
 	found, err := anchor.Find(ctx, s, want)
-	if err != nil {
+	var missing *anchor.NotFound
+	switch {
+	case errors.As(err, &missing):
 		return nil, err
+	case err != nil && s.Repo == nil:
+		return nil, fmt.Errorf("--storage: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("--channels: %w", err)
 	}
 	return found.Doc, nil
 }

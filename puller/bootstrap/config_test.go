@@ -155,7 +155,7 @@ func TestOptionsRefused(t *testing.T) {
 }
 
 // A configuration that is there is of the node, the tier and the anchor that the command line names.
-func TestJudgeExisting(t *testing.T) {
+func TestCompare(t *testing.T) {
 	o := mnw()
 	o.Node = "alpha"
 	text := text(t, o, credentials{})
@@ -175,7 +175,11 @@ func TestJudgeExisting(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := n.judgeExisting(file, nil)
+		have, err := puller.LoadConfig(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = n.compare(file, have, have)
 		if want == "" && err != nil || want != "" && (reason.Of(err) != reason.Config || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%v, want %q", err, want)
 		}

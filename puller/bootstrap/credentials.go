@@ -84,13 +84,18 @@ func (n *Node) find(ctx context.Context) (err error) {
 		"storage.access_key_file", o.Storage.AccessKeyFile, filepath.Join(dir, "s3.access"),
 		fmt.Sprintf("Access key for %s (it is not shown; none if this machine has a role: Enter): ", o.Storage.URL), none,
 	})
-	if err != nil || c.access.file == "" {
+	missing := err
+	if err == nil && c.access.file == "" || err != nil && n.person.Secret != nil {
 		return err
 	}
 	c.secret, err = n.credential(ctx, wanted{
 		"storage.secret_key_file", o.Storage.SecretKeyFile, filepath.Join(dir, "s3.secret"), "Its secret key: ", none,
 	})
-	return err
+	if missing != nil && err != nil { // both at once, and what there is instead once
+		text, _, _ := strings.Cut(missing.Error(), none)
+		return refuse("%s; and %w", text, err)
+	}
+	return cmp.Or(missing, err)
 }
 
 func given(value string) string {

@@ -2,7 +2,6 @@ package bootstrap
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,12 +51,16 @@ type Node struct {
 	update      *puller.Result
 	updateErr   error
 
+	notes     []string   // what a person should know
+	otherwise []conflict // what a configuration that is there says otherwise
+
 	former, formerEnv bool // see Former
 }
 
-// New judges the options and this machine, and asks what has to be asked. It changes
-// nothing. Its errors have mostly the reason "config"; those about the anchor are of package
-// anchor, or "mismatch", "format", "policy", "limit". The node has to be closed.
+// New judges the options and this machine, and asks what has to be asked: the person, the
+// channel repo, the storage. It changes nothing. Its errors have mostly the reason "config";
+// those about the anchor are of package anchor, or "mismatch", "format", "policy", "limit"; those
+// of asking are of package puller. The node has to be closed.
 func New(ctx context.Context, o Options, s Setup) (_ *Node, err error) {
 	n := &Node{Setup: s, person: s.Person, dry: s.Dry}
 	if err := o.check(); err != nil {
@@ -82,7 +85,7 @@ func New(ctx context.Context, o Options, s Setup) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
-	for _, judge := range []func(context.Context) error{n.judgeRoot, n.judgeUnit, n.judgeUser, n.judgeEnv, n.find, n.judgeConfig, n.trust} {
+	for _, judge := range []func(context.Context) error{n.judgeRoot, n.judgeUnit, n.judgeUser, n.judgeEnv, n.find, n.judgeConfig, n.trust, n.ask} {
 		if err := judge(ctx); err != nil {
 			return nil, err
 		}
@@ -259,44 +262,25 @@ func (n *Node) judgeConfig(context.Context) error {
 	if n.creds.token.asked {
 		flags["channels.token_file"] = "" // a dry run has none to show
 	}
-	file := n.o.configFile()
-	if _, err := os.Stat(file); err == nil {
-		return n.judgeExisting(file, flags)
-	}
 	draft, closed, err := memory(n.o.App+".toml", []byte(n.configText))
 	if err != nil {
 		return err
 	}
 	defer closed()
-	if _, err := puller.LoadConfig(draft, flags); err != nil {
+	want, err := puller.LoadConfig(draft, flags)
+	if err != nil {
 		_, text, _ := strings.Cut(err.Error(), draft+`": `)
 		return refuse("these flags make no good configuration: %s", text)
 	}
-	return nil
-}
-
-// judgeExisting refuses to set up one thing for a configuration that says another: the line may
-// be one of another node.
-func (n *Node) judgeExisting(file string, flags map[string]any) error {
-	cfg, err := puller.LoadConfig(file, flags)
+	file := n.o.configFile()
+	if _, err := os.Stat(file); err != nil {
+		return nil
+	}
+	have, err := puller.LoadConfig(file, flags)
 	if err != nil {
 		return fmt.Errorf("%w; that file is there already: mend it, or move it away, and run this again", err)
 	}
-	for _, c := range []struct{ key, flag, have, want string }{
-		{"app", "--app", cfg.App, n.o.App},
-		{"tier", "--tier", cfg.Tier, n.o.Tier},
-		{"node", "--node", cfg.Node, cmp.Or(n.o.Node, cfg.Node)},
-		{"root", "--root", cfg.Root, n.o.Root},
-		{"service.unit", "--unit", cfg.Service.Unit, n.o.Unit},
-	} {
-		if c.have != c.want {
-			return refuse("%s says %s = %q, and this command %q: give %s %[3]s, or change the file, or move it away", file, c.key, c.have, c.want, c.flag)
-		}
-	}
-	if anchor := n.o.anchorFile(); cfg.Trust != anchor {
-		return refuse("%s says trust = %q, and the anchor that this command looks after is %s: put it there, and leave that key out of the file", file, cfg.Trust, anchor)
-	}
-	return nil
+	return n.compare(file, have, want)
 }
 
 // usable returns the credentials as files that can be read now, also those that are not

@@ -57,6 +57,7 @@ package bootstrap
 import (
 	"context"
 	"fmt"
+	"strings"
 )
 
 // Step is one thing that is to be so on this node.
@@ -140,4 +141,17 @@ func (p *Planning) Apply(ctx context.Context, tell func(s Step, done bool)) erro
 		tell(s, true)
 	}
 	return nil
+}
+
+// Done says of what a change is that it was done: "made directory /opt/mnw" of "make …".
+func Done(what string) string {
+	first, rest, _ := strings.Cut(what, " ")
+	past := map[string]string{
+		"back": "backed", "copy": "copied", "do": "did", "enable": "enabled", "fetch,": "fetched,", "have": "had", "look": "looked", "make": "made",
+		"remove": "removed", "see": "saw", "set": "set", "start": "started", "write": "wrote",
+	}
+	if past[first] == "" {
+		return what
+	}
+	return past[first] + " " + strings.Replace(rest, "verify and unpack ", "verified and unpacked ", 1)
 }

@@ -9,7 +9,6 @@ import (
 
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
-	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller"
 )
 
@@ -69,7 +68,7 @@ func (n *Node) Live() []Step {
 	if n.former { // the switch was the first update
 		return []Step{n.enable(n.o.worker()), n.start()}
 	}
-	return []Step{n.firstUpdate(), n.start()}
+	return []Step{n.cycle(), n.start()}
 }
 
 // byUser is the app's user, who may not be there yet.
@@ -162,55 +161,4 @@ func (n *Node) serviceUser() Step {
 func (n *Node) anchorStep() Step {
 	f := file{path: n.o.anchorFile(), want: n.anchor, perm: 0o644, by: byRoot(), what: fmt.Sprintf("trust anchor with the fingerprint %s to", n.fingerprint), quiet: true}
 	return step("trust", f)
-}
-
-// Empty reports whether no release is live.
-func (n *Node) Empty() (bool, error) {
-	dir, err := node.View(n.o.Root)
-	if err != nil {
-		return false, err
-	}
-	cur, err := dir.Current()
-	return cur.Version == "", err
-}
-
-func (n *Node) firstUpdate() Step {
-	return Step{
-		Name: "first update",
-		Look: func(ctx context.Context) ([]Change, error) {
-			if empty, err := n.Empty(); err != nil || !empty {
-				return nil, err
-			}
-			for _, unit := range []string{n.o.worker(), n.o.otherWorker()} {
-				if at, err := n.atWork(ctx, unit); err != nil || at { // then it is done there
-					return nil, err
-				}
-			}
-			return []Change{{What: fmt.Sprintf("do the first update, as `puller --app %s` does", n.o.App)}}, nil
-		},
-		Do: n.doUpdate,
-	}
-}
-
-// doUpdate does one cycle. That it does not end well is no failure of bootstrap: the puller
-// that is started next goes on with it.
-func (n *Node) doUpdate(ctx context.Context) error {
-	cfg, err := puller.LoadConfig(n.o.configFile(), nil)
-	if err != nil {
-		return err
-	}
-	p, err := puller.New(ctx, cfg, n.Log, n.Meter)
-	if err != nil {
-		return err
-	}
-	res, err := p.Step(ctx, puller.Options{Tell: n.Tell})
-	err = errors.Join(err, p.Close())
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	n.update, n.updateErr = &res, err
-	if errors.Is(err, puller.ErrNotPromoted) {
-		n.updateErr = nil
-	}
-	return nil
 }

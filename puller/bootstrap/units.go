@@ -54,8 +54,8 @@ func (n *Node) unitFiles() (shipped, own []part, err error) {
 	}
 	if n.unitText != "" {
 		path := unitFile(n.o.Unit)
-		own = append(own, file{path: path, want: []byte(n.unitText), perm: 0o644, by: byRoot(), what: "unit", diff: diffUnit,
-			hint: "it is yours; without --exec this is not compared"})
+		own = append(own, file{path: path, want: []byte(n.unitText), perm: 0o644, by: byRoot(), what: "unit", show: true, diff: diffUnit,
+			hint: fmt.Sprintf("it counts as it is; to have this one: `mv %s %[1]s.old`, and run this again", path)})
 	}
 	return shipped, own, nil
 }

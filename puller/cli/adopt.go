@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,11 +10,9 @@ import (
 	"makenot.work/sando/internal/cli"
 	"makenot.work/sando/internal/probe"
 	"makenot.work/sando/internal/reason"
-	"makenot.work/sando/puller"
 	"makenot.work/sando/puller/adopt"
 	"makenot.work/sando/puller/adopt/backup"
 	"makenot.work/sando/puller/bootstrap"
-	"makenot.work/sando/puller/doctor"
 	"makenot.work/sando/puller/oldroot"
 )
 
@@ -136,14 +133,14 @@ func (p *program) adoptFormer(ctx context.Context, n *bootstrap.Node, f *bootstr
 	}
 	steps = append(steps, a.Prepare()...)
 	last := append(a.Switch(), n.Live()...)
-	report := Bootstrapped{App: f.App, Tier: f.Tier, DryRun: f.dry, Fingerprint: n.Fingerprint()}
+	report := p.begun(n, f, nil)
 	if f.dry {
 		plan, err := bootstrap.Plan(ctx, append(steps, last...))
 		if err != nil {
 			return err
 		}
-		report.Changes, report.Notes = plan.Changes, *said
-		return p.showBootstrapped(report, "would be done", nil)
+		report.Changes, report.Notes = plan.Changes, append(report.Notes, *said...)
+		return p.showBootstrapped(report, "would be done", nil, n.Otherwise())
 	}
 	for n, part := range [][]bootstrap.Step{steps, last} {
 		plan, err := bootstrap.Plan(ctx, part)
@@ -161,12 +158,7 @@ func (p *program) adoptFormer(ctx context.Context, n *bootstrap.Node, f *bootstr
 			return err
 		}
 	}
-	report.Notes = *said
-	report.Checks = doctor.Examine(ctx, doctor.Options{File: filepath.Join(puller.ConfigDir, f.App+".toml")})
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return p.showBootstrapped(report, "done", nil)
+	return p.finish(ctx, n, report, *said)
 }
 
 // applyPart shows what one half of it will do, asks, and does it.

@@ -1,13 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -28,9 +25,11 @@ type Bootstrapped struct {
 	DryRun      bool                `json:"dry_run"`
 	Changes     []bootstrap.Planned `json:"changes"` // in order; none: everything is so already
 	Fingerprint layout.Digest       `json:"fingerprint,omitempty"`
-	Notes       []string            `json:"notes,omitempty"`  // of an adoption: what it did and how, in words
-	Update      *puller.Result      `json:"update,omitempty"` // the first update, if one was done
-	Checks      []doctor.Check      `json:"checks,omitempty"` // what doctor found then
+	Notes       []string            `json:"notes,omitempty"`     // what a person should know; of an adoption, what it did and how
+	Update      *puller.Result      `json:"update,omitempty"`    // the cycle, if one was done
+	Checks      []doctor.Check      `json:"checks,omitempty"`    // what doctor found then
+	Now         *puller.Status      `json:"now,omitempty"`       // how the node is in the end
+	Otherwise   string              `json:"otherwise,omitempty"` // in what the configuration in force is another than this command's
 
 	empty bool // no release is live, or none of a channel
 }
@@ -57,8 +56,18 @@ func (p *program) bootstrap() *cobra.Command {
 		Long: `Set up everything that a node needs: program and units, a user of the app's own, directories, env
 file, trust, credentials, configuration; then do the first update and start the puller.
 
+"builder enroll" prints the line, with all that the builder knows. What you add is mostly --exec
+(how the app is started), --health (the URL that says that it is well), and --dry-run or --yes.
+--app is the name of the app, whose /etc/sando/NAME.toml is made.
+
 What is there already stays: a file with other content is shown as a diff, and kept. Run again, it
-does what is missing. Secrets are asked for, and never printed. "builder enroll" prints the line.`,
+does what is missing. Secrets are asked for, and never printed.
+
+Flags: first those that every node needs, then those about the app, then those for a bucket and a
+git host that are not as usual, then those for machines that are not.`,
+		Example: `  puller bootstrap --app mnw --tier b --storage s3://releases --endpoint https://s3.example.org \
+    --channels https://git.example.org/ops/mnw-channels.git --trust-fingerprint sha256:… \
+    --exec "/opt/mnw/current/mnw serve" --health http://127.0.0.1:3000/health --dry-run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if p.config != "" || len(p.set) > 0 {
@@ -81,10 +90,22 @@ does what is missing. Secrets are asked for, and never printed. "builder enroll"
 
 func (f *bootstrapFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
+	flags.SortFlags = false
 	flags.StringVar(&f.Tier, "tier", "", "`TIER` whose channel this node follows")
 	flags.StringVar(&f.Node, "node", "", "`NAME` of this node (default: the host name)")
-	flags.StringVar(&f.Root, "root", "", "`DIR` of the releases (default /opt/APP)")
 	flags.StringVar(&f.Storage.URL, "storage", "", "`URL` of the bucket: s3://BUCKET[/PREFIX] or file:///DIR")
+	flags.StringVar(&f.Channels.URL, "channels", "", "`URL` of the channel repo; or bucket: its mirror in the storage")
+	flags.StringVar(&f.Fingerprint, "trust-fingerprint", "", "`DIGEST` of trust.json, as the builder said it; with --trust it may be left out, and is then shown and asked about")
+	flags.BoolVar(&f.dry, "dry-run", false, "say what would be done; change nothing")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask before it begins")
+	flags.StringVar(&f.Exec, "exec", "", "`COMMAND` that runs the app, such as \"/opt/mnw/current/mnw serve\"; needed when its unit is not there, and written into it")
+	flags.StringVar(&f.Health, "health", "", "`URL` that answers 200 while the app is well")
+	flags.StringArrayVar(&f.HealthJSON, "health-json", nil, "what its answer must hold, `KEY=VALUE` (repeatable; default version={version})")
+	flags.StringVar(&f.Unit, "unit", "", "`NAME` of the app's unit (default APP.service)")
+	flags.StringVar(&f.User, "user", "", "`USER` that the app runs as; made when missing (default: that of the unit, or APP)")
+	flags.StringVar(&f.EnvFile, "env-file", "", "env `FILE` of the app, made when missing; or none (default /etc/APP/APP.env)")
+	flags.StringVar(&f.EnvTemplate, "env-template", "", "`FILE` that the env file is made from")
+	flags.StringVar(&f.stateMode, "state-mode", "0750", "`MODE` of /var/lib/APP")
 	flags.StringVar(&f.Storage.Endpoint, "endpoint", "", "`URL` of an S3-compatible server (default: Amazon's)")
 	flags.StringVar(&f.Storage.Region, "region", "", "`REGION` of the bucket")
 	flags.BoolVar(&f.Storage.PathStyle, "path-style", false, "name the bucket in the path everywhere")
@@ -92,7 +113,6 @@ func (f *bootstrapFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.Storage.AccessKeyFile, "access-key-file", "", "`FILE` with the access key; asked for when missing (default /etc/sando/APP/s3.access)")
 	flags.StringVar(&f.Storage.SecretKeyFile, "secret-key-file", "", "`FILE` with the secret key; asked for when missing (default /etc/sando/APP/s3.secret)")
 	flags.StringVar(&f.Storage.CAFile, "storage-ca", "", "`FILE` with certificates that the storage is trusted by besides those of the system")
-	flags.StringVar(&f.Channels.URL, "channels", "", "`URL` of the channel repo; or bucket: its mirror in the storage")
 	flags.StringVar(&f.Channels.Branch, "branch", "main", "`BRANCH` of the channel repo")
 	flags.StringVar(&f.Channels.Path, "path", "", "`DIR` in the channel repo")
 	flags.StringVar(&f.Channels.TokenFile, "token-file", "", "`FILE` with a token for https; asked for when missing (default /etc/sando/APP/git.token)")
@@ -100,21 +120,11 @@ func (f *bootstrapFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.Channels.KnownHosts, "known-hosts", "", "`FILE` with the host's keys for ssh (default /etc/sando/APP/known_hosts)")
 	flags.StringVar(&f.Channels.CAFile, "channels-ca", "", "`FILE` with certificates that the git host is trusted by besides those of the system")
 	flags.StringVar(&f.Trust, "trust", "", "`FILE` or https URL of trust.json (default: looked for in the channel repo by its fingerprint)")
-	flags.StringVar(&f.Fingerprint, "trust-fingerprint", "", "`DIGEST` of trust.json, as the builder said it; without it, it is shown and asked about")
 	flags.Int64Var(&f.MinSeq, "min-seq", 0, "least counter of the channel to believe, `N`")
-	flags.StringVar(&f.Unit, "unit", "", "`NAME` of the app's unit (default APP.service)")
-	flags.StringVar(&f.User, "user", "", "`USER` that the app runs as; made when missing (default: that of the unit, or APP)")
-	flags.StringVar(&f.Exec, "exec", "", "`COMMAND` that runs the app, such as \"/opt/mnw/current/mnw serve\"; needed when its unit is not there, and written into it")
-	flags.StringVar(&f.EnvFile, "env-file", "", "env `FILE` of the app, made when missing; or none (default /etc/APP/APP.env)")
-	flags.StringVar(&f.EnvTemplate, "env-template", "", "`FILE` that the env file is made from")
-	flags.StringVar(&f.stateMode, "state-mode", "0750", "`MODE` of /var/lib/APP")
-	flags.StringVar(&f.Health, "health", "", "`URL` that answers 200 while the app is well")
-	flags.StringArrayVar(&f.HealthJSON, "health-json", nil, "what its answer must hold, `KEY=VALUE` (repeatable; default version={version})")
+	flags.StringVar(&f.Root, "root", "", "`DIR` of the releases (default /opt/APP)")
+	flags.BoolVar(&f.Timer, "timer", false, "a cycle every minute by puller-once@APP.timer, instead of the daemon")
 	flags.BoolVar(&f.Adopt, "adopt", false, "take over an app that runs here already: another deployer's releases in the root, or with --old-root a former install")
 	f.adoptFlags.add(cmd)
-	flags.BoolVar(&f.Timer, "timer", false, "a cycle every minute by puller-once@APP.timer, instead of the daemon")
-	flags.BoolVar(&f.dry, "dry-run", false, "say what would be done; change nothing")
-	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask before it begins")
 	none := cobra.FixedCompletions([]string{bootstrap.None}, cobra.ShellCompDirectiveDefault)
 	nothing := cobra.NoFileCompletions
 	for name, complete := range map[string]cobra.CompletionFunc{
@@ -137,11 +147,14 @@ func (p *program) makeNode(ctx context.Context, f *bootstrapFlags) error {
 	if p.std.Asks() {
 		person = bootstrap.Person{Confirm: p.std.Confirm, Secret: p.std.Secret}
 	}
-	n, err := bootstrap.New(ctx, f.Options, bootstrap.Setup{Person: person, Dry: f.dry, Log: p.log(), Meter: meter(p.std.Err), Tell: p.teller()})
+	n, err := bootstrap.New(ctx, f.Options, bootstrap.Setup{Person: person, Dry: f.dry, Log: p.logAt(slog.LevelWarn), Meter: meter(p.std.Err), Tell: p.teller()})
 	if err != nil {
 		return err
 	}
 	defer n.Close()
+	if !p.json {
+		p.warnings(n.Notes())
+	}
 	if f.oldRoot != "" {
 		return p.adoptFormer(ctx, n, f, person)
 	}
@@ -158,9 +171,9 @@ func (p *program) makeNode(ctx context.Context, f *bootstrapFlags) error {
 	if err != nil {
 		return err
 	}
-	report := Bootstrapped{App: f.App, Tier: f.Tier, DryRun: f.dry, Changes: plan.Changes, Fingerprint: n.Fingerprint()}
+	report := p.begun(n, f, plan.Changes)
 	if f.dry {
-		return p.showBootstrapped(report, "would be done", nil)
+		return p.showBootstrapped(report, "would be done", nil, n.Otherwise())
 	}
 	if !plan.Nothing() && person.Confirm != nil && !f.yes {
 		if err := p.goOn(ctx, person, report); err != nil {
@@ -168,28 +181,38 @@ func (p *program) makeNode(ctx context.Context, f *bootstrapFlags) error {
 		}
 	}
 	if err := plan.Apply(ctx, p.stepper(report)); err != nil {
-		return fmt.Errorf("%w; what was done before stays: mend that, and run the same command again", err)
+		return halfway(ctx, err)
 	}
-	var failed error
-	report.Update, failed = n.Update()
-	report.Notes = *said
-	report.Checks = doctor.Examine(ctx, doctor.Options{File: filepath.Join(puller.ConfigDir, f.App+".toml")})
-	if err := ctx.Err(); err != nil {
-		return err
+	report.empty = place.Waits
+	return p.finish(ctx, n, report, *said)
+}
+
+// begun is the report of what is planned.
+func (p *program) begun(n *bootstrap.Node, f *bootstrapFlags, changes []bootstrap.Planned) Bootstrapped {
+	r := Bootstrapped{App: f.App, Tier: f.Tier, DryRun: f.dry, Changes: changes, Fingerprint: n.Fingerprint(), Notes: n.Notes()}
+	if err := n.Otherwise(); err != nil {
+		r.Otherwise = err.Error()
 	}
-	if report.empty, err = n.Empty(); err != nil {
-		return err
+	return r
+}
+
+// halfway is the error of what was begun and came to no end.
+func halfway(ctx context.Context, err error) error {
+	if ctx.Err() != nil { // nothing is wrong
+		return reason.Errorf(reason.IO, "stopped by a signal: what was done stays; the same command, run again, goes on with the rest")
 	}
-	report.empty = report.empty || place.Waits
-	return p.showBootstrapped(report, "done", failed)
+	return fmt.Errorf("%w; what was done before stays: mend that, and run the same command again", err)
 }
 
 // goOn shows what will be done, and asks whether it may.
 func (p *program) goOn(ctx context.Context, person bootstrap.Person, report Bootstrapped) error {
 	writeChanges(p.std.Err, report, "will be done")
 	yes, err := person.Confirm(ctx, "Go on?")
-	if err == nil && !yes {
-		err = reason.Errorf(reason.Config, "not confirmed: nothing was changed")
+	switch {
+	case ctx.Err() != nil:
+		return reason.Errorf(reason.IO, "stopped by a signal: nothing was changed")
+	case err == nil && !yes:
+		return reason.Errorf(reason.Config, "not confirmed: nothing was changed")
 	}
 	return err
 }
@@ -207,112 +230,24 @@ func (p *program) stepper(r Bootstrapped) func(bootstrap.Step, bool) {
 		begun = true
 		for _, c := range r.Changes {
 			if done && c.Step == s.Name && !c.Kept {
-				fmt.Fprintf(p.std.Out, "  - %s\n", cli.Printable(c.What))
+				fmt.Fprintf(p.std.Out, "  - %s\n", cli.Printable(bootstrap.Done(c.What)))
 			}
 		}
 	}
 }
 
-// showBootstrapped tells what was done, how the first update ended, as `puller` would, and
-// what doctor found. The error is of the first of them that is not well.
-func (p *program) showBootstrapped(r Bootstrapped, did string, failed error) error {
-	var findings []doctor.Check
-	for n, c := range r.Checks {
-		r.Checks[n].Mend, r.Checks[n].Found = p.spelled(c.Mend, c.Command), literal(c.Found, p.flags())
-		if !r.waits(c) {
-			findings = append(findings, r.Checks[n])
-		}
-	}
-	verdict := doctor.Verdict(findings)
-	if p.json {
-		if err := cli.JSON(p.std.Out, r); err != nil {
-			return err
-		}
-		p.complain(failed)
-	} else {
-		writeChanges(p.std.Out, r, did)
-		p.writeFirst(r, len(findings) < len(r.Checks))
-		writeFindings(p.std.Out, findings)
-	}
-	switch {
-	case failed != nil && p.json:
-		return cli.Exit(reason.Of(failed))
-	case failed != nil:
-		return failed
-	case verdict != nil:
-		return cli.Exit(reason.Of(verdict))
-	}
-	return nil
-}
-
-func (p *program) writeFirst(r Bootstrapped, waits bool) {
-	switch {
-	case r.DryRun:
-		fmt.Fprintln(p.std.Out, "nothing was changed")
-	case waits:
-		fmt.Fprintf(p.std.Out, "nothing was promoted to tier %q yet: `builder promote %[1]s` on the builder does, and this node follows by itself\n", r.Tier)
-	case r.Update != nil:
-		p.warnings(r.Update.Warnings)
-		if r.Update.Reason.Exit() == 0 {
-			fmt.Fprintf(p.std.Out, "%s: %s\n", r.Update.Reason, cli.Printable(literal(r.Update.Message, p.flags())))
-		}
-	}
-}
-
-// writeFindings prints what doctor has to say, and of what is well only that it is.
-func writeFindings(out io.Writer, checks []doctor.Check) {
-	var odd []doctor.Check
-	for _, c := range checks {
-		if c.Result == doctor.Failed || c.Result == doctor.Warning {
-			odd = append(odd, c)
-		}
-	}
-	writeChecks(out, odd)
-	if len(checks) > 0 && doctor.Verdict(checks) == nil {
-		fmt.Fprintf(out, "doctor: %d checks, an update would work now\n", len(checks))
-	}
-}
-
-// writeChanges lists what would be changed, with the content of what is new, unless it was
-// told while it was done; then what is there and stays.
-func writeChanges(out io.Writer, r Bootstrapped, did string) {
-	var changed, kept bytes.Buffer
-	for _, c := range r.Changes {
-		if c.Kept {
-			fmt.Fprintf(&kept, "  - %s\n%s", cli.Printable(c.What), indented(c.Diff))
-			continue
-		}
-		fmt.Fprintf(&changed, "  - %s\n", cli.Printable(c.What))
-		if _, content, ok := strings.Cut(c.Diff, " @@\n"); ok {
-			io.WriteString(&changed, indented(strings.ReplaceAll("\n"+content, "\n+", "\n")[1:]))
-		} else {
-			io.WriteString(&changed, indented(c.Diff)) // of a file that is made from another one
-		}
-	}
-	switch {
-	case changed.Len() == 0:
-		fmt.Fprintf(out, "%s: everything is there already: nothing to do\n", r.App)
-	case did != "done":
-		fmt.Fprintf(out, "%s: %s:\n%s", r.App, did, changed.String())
-	}
-	if kept.Len() > 0 {
-		fmt.Fprintf(out, "%s: there already, and left as it is:\n%s", r.App, kept.String())
-	}
-}
-
-func indented(text string) string {
-	var out strings.Builder
-	for line := range strings.Lines(text) {
-		out.WriteString("      " + cli.Printable(strings.TrimSuffix(line, "\n")) + "\n")
-	}
-	return out.String()
-}
-
-// log is what a cycle of this command tells.
+// log is what a cycle of a command tells.
 func (p *program) log() *slog.Logger {
-	level := slog.LevelInfo
-	if cli.IsTerminal(p.std.Err) && !p.v {
-		level = slog.LevelWarn
+	if cli.IsTerminal(p.std.Err) {
+		return p.logAt(slog.LevelWarn)
+	}
+	return p.logAt(slog.LevelInfo)
+}
+
+// logAt tells from a level on; with --verbose all that is of interest.
+func (p *program) logAt(level slog.Level) *slog.Logger {
+	if p.v {
+		level = slog.LevelInfo
 	}
 	return slog.New(speller{cli.NewLogger(p.std.Err, level).Handler(), p.flags()})
 }

@@ -126,7 +126,7 @@ func (p *program) status() *cobra.Command {
 					return jerr
 				}
 			} else {
-				p.print(func(w io.Writer) { writeStatus(w, s) })
+				p.print(func(w io.Writer) { writeStatus(w, s, p.installed(s.App)) })
 			}
 			if err != nil {
 				return cli.Exit(reason.Of(err))

@@ -56,6 +56,15 @@ func (p *program) flags() string {
 	return "--app " + p.app
 }
 
+// installed reports whether this call has the configuration that the puller's units read.
+func (p *program) installed(app string) bool {
+	file, _, err := p.source()
+	if err == nil {
+		file, err = filepath.Abs(file)
+	}
+	return err == nil && file == filepath.Join(puller.ConfigDir, app+".toml")
+}
+
 // quoted writes a word for a shell.
 func quoted(word string) string {
 	if plain, err := regexp.MatchString(`^[\w./@%+=:,-]+$`, word); err == nil && plain {

@@ -173,7 +173,7 @@ url = "file://%[1]s/bucket"
 	}
 	status.Unit, status.Timer = s.unit, s.timer
 	var out bytes.Buffer
-	writeStatus(&out, status)
+	writeStatus(&out, status, true)
 	return s.normal(out.String())
 }
 

@@ -14,8 +14,9 @@ import (
 )
 
 // writeStatus tells what runs, since when, what should run, why not, what happens
-// next, and what a person can do.
-func writeStatus(out io.Writer, s puller.Status) {
+// next, and what a person can do. installed says that the configuration is where the puller's
+// units read it.
+func writeStatus(out io.Writer, s puller.Status, installed bool) {
 	now := time.Now()
 	fmt.Fprintln(out, cli.Printable(headline(now, s)))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -98,7 +99,7 @@ func writeStatus(out io.Writer, s puller.Status) {
 	} else {
 		line("last cycle", "never; run `puller`")
 	}
-	writeWorkers(line, now, s)
+	writeWorkers(line, now, s, installed)
 	writeReport(line, now, s.Report)
 	if s.Rewritten {
 		line("note", "the history of the channel repo was rewritten; the signed counters still hold")
@@ -109,8 +110,11 @@ func writeStatus(out io.Writer, s puller.Status) {
 }
 
 // writeWorkers tells who looks for news, or that nobody does.
-func writeWorkers(line func(name, format string, args ...any), now time.Time, s puller.Status) {
-	d := s.Daemon
+func writeWorkers(line func(name, format string, args ...any), now time.Time, s puller.Status, installed bool) {
+	d, starts := s.Daemon, ""
+	if installed {
+		starts = fmt.Sprintf("; `systemctl start puller@%s` starts one", s.App)
+	}
 	switch {
 	case d != nil && d.PID == 0: // it was writing just now
 		line("daemon", "at work")
@@ -119,7 +123,7 @@ func writeWorkers(line func(name, format string, args ...any), now time.Time, s 
 	case s.Timer != "":
 		line("timer", "%s is active", s.Timer)
 	case s.AtWork == "":
-		line("daemon", "none is at work, nor its timer: nothing new is found before a `puller` runs; `systemctl start puller@%s` starts one", s.App)
+		line("daemon", "none is at work, nor its timer: nothing new is found before a `puller` runs%s", starts)
 	}
 	if d != nil && d.Problem != "" {
 		line("warning", "the daemon goes on with an older configuration: %s", d.Problem)

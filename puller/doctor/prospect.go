@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,10 @@ func (e *examiner) prospect(ctx context.Context) []Check {
 		return []Check{failed("config", reason.Of(err), err.Error(), e.mendConfig(err))}
 	}
 	defer p.Close() // nothing was written
+	busy := e.dir.Busy()
 	s := p.Survey(ctx, e.o.limit)
-	checks := []Check{e.node(&s), e.anchor(&s), e.disk(&s)}
+	busy = cmp.Or(busy, e.dir.Busy())
+	checks := []Check{e.node(&s, busy), e.anchor(&s), e.disk(&s)}
 	checks = append(checks, e.news(&s)...)
 	checks = append(checks, e.storage(&s)...)
 	checks = append(checks, e.update(&s)...)
@@ -34,8 +37,10 @@ func (e *examiner) prospect(ctx context.Context) []Check {
 }
 
 // node is about the node's own files.
-func (e *examiner) node(s *puller.Survey) Check {
+func (e *examiner) node(s *puller.Survey, busy string) Check {
 	switch {
+	case s.Local == nil && s.Recover != "" && !s.ByHand && busy != "":
+		return ok("node", "%s; a cycle is at work on it (%s)", live(s.Current), busy)
 	case s.Local == nil && s.Recover != "" && !s.ByHand:
 		return warning("node", "the next cycle has to "+s.Recover, run("puller"))
 	case s.Local == nil:
