@@ -8,38 +8,32 @@ import (
 	puller "makenot.work/sando/puller/cli"
 )
 
-// What a kept configuration says otherwise is said last, with what mends it.
+// What a kept configuration says otherwise of storage and channels is said last, with what mends
+// it; the line of another node is refused.
 func bootstrapOtherwise(t *testing.T, b *bare) {
-	config := b.Read(t, "/etc/sando/mnw.toml")
-	before := b.tree(t, true)
-	const tier = `puller: config: /etc/sando/mnw.toml was there already, and counts as it is. It says tier = "host", and this command "a": if this command is right, ` +
-		"`sed -i 's/^[[:space:]]*tier[[:space:]]*=.*/tier = \"a\"/' /etc/sando/mnw.toml`, and run it again\n"
-	r := b.try(t, "--tier", "a")
-	if r.Code != 2 || !strings.HasSuffix(r.Err, tier) || !strings.Contains(r.Out, "(tier host): runs 1.1.0") {
-		t.Errorf("exit code %d\n%s%s", r.Code, r.Out, r.Err)
-	}
-	b.unchanged(t, before)
-	_, mend, _ := strings.Cut(tier, "right, `")
-	mend, _, _ = strings.Cut(mend, "`")
-	b.Run(t, "sh", "-c", mend)
-	if got, want := b.Read(t, "/etc/sando/mnw.toml"), strings.Replace(config, `tier = "host"                    #`, `tier = "a"`, 1); !strings.HasPrefix(want, strings.SplitN(got, "tier", 2)[0]) || !strings.Contains(got, "\ntier = \"a\"\n") {
-		t.Errorf("mended:\n%s", got)
-	}
-	b.Write(t, "/etc/sando/mnw.toml", config, 0o644)
-	r = b.try(t, "--node", "beta", "--tier", "a")
-	if r.Code != 2 || !strings.HasSuffix(r.Err, "; node = \""+b.hostname(t)+"\", and this command \"beta\": if this command is right, `mv /etc/sando/mnw.toml /etc/sando/mnw.toml.old`, and run it again\n") {
+	const file = "/etc/sando/mnw.toml"
+	config, before := b.Read(t, file), b.tree(t, true)
+	const other = `puller: config: /etc/sando/mnw.toml was there already, and counts as it is. It says storage.url = "file:///srv/bucket", and this command "file:///srv/other": ` +
+		"if this command is right, `mv /etc/sando/mnw.toml /etc/sando/mnw.toml.old`, and run it again\n"
+	r := b.try(t, "--storage", "file:///srv/other")
+	if r.Code != 2 || !strings.HasSuffix(r.Err, other) || !strings.Contains(r.Out, "(tier host): runs 1.1.0") {
 		t.Errorf("exit code %d\n%s%s", r.Code, r.Out, r.Err)
 	}
 	var report puller.Bootstrapped
-	r = b.try(t, "--tier", "a", "--json")
-	if err := json.Unmarshal([]byte(r.Out), &report); err != nil || r.Code != 2 || report.Tier != "host" || !strings.Contains(tier, report.Otherwise) || report.Otherwise == "" {
+	r = b.try(t, "--storage", "file:///srv/other", "--json")
+	if err := json.Unmarshal([]byte(r.Out), &report); err != nil || r.Code != 2 || !strings.Contains(other, report.Otherwise) || report.Otherwise == "" || report.Now == nil || report.Now.Running.Version != "1.1.0" {
 		t.Errorf("exit code %d, %v\n%s%s", r.Code, err, r.Out, r.Err)
 	}
-}
-
-func (b *bare) hostname(t *testing.T) string {
-	t.Helper()
-	return strings.TrimSpace(b.Run(t, "hostname"))
+	const mend = `sed -i 's/^[[:space:]]*tier[[:space:]]*=.*/tier = "a"/' /etc/sando/mnw.toml`
+	r = b.try(t, "--tier", "a")
+	if want := `puller: config: /etc/sando/mnw.toml says tier = "host", and this command "a": give --tier host, or, if this command is right, ` + "`" + mend + "`, and run it again; nothing was changed\n"; r.Code != 2 || r.Err != want {
+		t.Errorf("exit code %d\n%s%s\nwant %s", r.Code, r.Out, r.Err, want)
+	}
+	b.unchanged(t, before)
+	b.Run(t, "sh", "-c", mend)
+	if got := b.Read(t, file); !strings.Contains(got, "\ntier = \"a\"\n") || strings.Count(got, "\n") != strings.Count(config, "\n") {
+		t.Errorf("mended:\n%s", got)
+	}
 }
 
 // A cycle is done whenever one is missing, and what runs then is the last line.

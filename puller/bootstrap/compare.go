@@ -33,7 +33,7 @@ func (n *Node) compare(file string, have, want *puller.Config) error {
 		{"root", "--root", have.Root, n.o.Root},
 		{"service.unit", "--unit", have.Service.Unit, n.o.Unit},
 	}) {
-		return refuse("%s says %s = %q, and this command %q: give %s %[3]s, or, if this command is right, `%s`, and run it again; nothing was changed", file, c.key, c.have, c.want, c.flag, c.mend(file))
+		return refuse("%s says %s = %q, and this command %q: give %s %[3]s, or, if this command is right, `%[6]s`, and run it again; nothing was changed", file, c.key, c.have, c.want, c.flag, c.mend(file))
 	}
 	if anchor := n.o.anchorFile(); have.Trust != anchor {
 		return refuse("%s says trust = %q, and the anchor that this command looks after is %s: put it there, and leave that key out of the file", file, have.Trust, anchor)

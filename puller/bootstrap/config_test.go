@@ -163,9 +163,9 @@ func TestCompare(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "mnw.toml")
 	for want, change := range map[string]func(*Options, *string){
 		"": func(o *Options, _ *string) { o.Node = "" },
-		`says tier = "b", and this command "c": give --tier b, or`:       func(o *Options, _ *string) { o.Tier = "c" },
-		`says node = "alpha", and this command "beta": give --node`:      func(o *Options, _ *string) { o.Node = "beta" },
-		`says root = "/opt/mnw", and this command "/srv/x": give --root`: func(o *Options, _ *string) { o.Root = "/srv/x" },
+		`says tier = "b", and this command "c": give --tier b, or, if this command is right, ` + "`sed -i ": func(o *Options, _ *string) { o.Tier = "c" },
+		`says node = "alpha", and this command "beta": give --node`:                                         func(o *Options, _ *string) { o.Node = "beta" },
+		`says root = "/opt/mnw", and this command "/srv/x": give --root`:                                    func(o *Options, _ *string) { o.Root = "/srv/x" },
 		`says trust = "/srv/t.json", and the anchor that this command looks after is /etc/sando/mnw/trust.json`: func(_ *Options, text *string) {
 			*text = "trust = \"/srv/t.json\"\n" + *text
 		},
