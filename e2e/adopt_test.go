@@ -258,7 +258,7 @@ func formerUnhealthy(t *testing.T, f *former) {
 	}
 }
 
-// A signal while the new app proves itself: the old one runs again at once.
+// The terminal goes away while the new app proves itself, and with it who reads: the old one runs again at once.
 func formerSignal(t *testing.T, f *former) {
 	f.release(t, "1.1.0", "")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -266,20 +266,34 @@ func formerSignal(t *testing.T, f *former) {
 	line := f.bootstrapLine(t, f.flags...)
 	cmd := f.Command(ctx, "env", append([]string{"SANDO__HEALTH__STABLE_FOR=1h"}, line[1:]...)...)
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout, cmd.Stderr = unread(t), &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	f.answers(t, "1.1.0")
-	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	err := cmd.Wait() // until nobody holds its output
-	if err == nil || !strings.Contains(out.String(), "puller: io: stopped by a signal: switch: mnw.service did not take over: makenotwork.service runs again") {
+	if err == nil || !strings.Contains(out.String(), "puller: io: switch: mnw.service did not take over: makenotwork.service runs again") {
 		t.Errorf("it ended with %v\n%s", err, out.String())
 	}
 	f.answers(t, "0.9.0")
 	f.units(t, "active enabled inactive disabled")
+}
+
+// unread returns a pipe that nobody reads any more.
+func unread(t *testing.T) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err == nil {
+		err = r.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	return w
 }
 
 // Killed at several points, it is run again to the end.
@@ -355,6 +369,17 @@ func formerDone(t *testing.T, f *former) {
 	if f.property(t, "mnw.service", "InvocationID") != before {
 		t.Error("again: it restarted the app")
 	}
+	// Weeks later, while the app is stopped: what it works with stays, whatever touched the old state.
+	copies := f.Run(t, "sh", "-c", "ls -d /var/lib/mnw*")
+	f.Run(t, "sh", "-euc", "systemctl stop puller@mnw.service mnw.service; echo rotated >>/opt/makenotwork/data/log")
+	f.try(t)
+	if log := f.Read(t, "/var/lib/mnw/log"); !strings.HasSuffix(log, "started 1.1.0\n") {
+		t.Errorf("stopped: the state is %q", log)
+	}
+	if aside := f.Run(t, "sh", "-c", "ls -d /var/lib/mnw*"); aside != copies {
+		t.Errorf("stopped: there are %q", aside)
+	}
+	f.Run(t, "systemctl", "start", "mnw.service", "puller@mnw.service")
 }
 
 // The script goes back, keeps what it replaces, and the adoption can be done again.

@@ -32,7 +32,8 @@ func (c *cycle) foreign(ctx context.Context, t target) (target, error) {
 		t.Version, what, away, c.cfg.Node, c.cfg.Tier, node.ErrForeign)
 }
 
-// takeOverForeign makes a foreign release one of Sando's, if it holds what the manifest says.
+// takeOverForeign makes a foreign release one of Sando's, if it holds what the manifest says and nobody
+// else can change that.
 // Another one gets another name, under which it is kept, and the target is installed.
 func (c *cycle) takeOverForeign(ctx context.Context, t target) (target, error) {
 	p, err := c.prepare(ctx, t)
@@ -44,7 +45,15 @@ func (c *cycle) takeOverForeign(ctx context.Context, t target) (target, error) {
 	if err != nil && !errors.Is(err, tree.ErrTree) {
 		return t, err
 	}
-	if err == nil && tree.Hash(entries) == p.bundle.Tree {
+	same := err == nil && tree.Hash(entries) == p.bundle.Tree
+	exposed, err := c.dir.Exposed(t.Version)
+	if err != nil {
+		return t, err
+	}
+	if same && exposed != "" {
+		c.warn("%s could be changed by others than root: release %s is fetched anew", exposed, t.Version)
+	}
+	if same && exposed == "" {
 		c.beginBulk(Installing)
 		if err := c.dir.Own(t.Version, p.meta, entries); err != nil {
 			return t, err
@@ -52,7 +61,7 @@ func (c *cycle) takeOverForeign(ctx context.Context, t target) (target, error) {
 		c.warn("release %s of another deployer holds what its manifest says: taken over", t.Version)
 		return c.provide(ctx, t)
 	}
-	if err := c.aside(t.Version); err != nil {
+	if err := c.aside(t.Version, same); err != nil {
 		return t, err
 	}
 	return c.unpack(ctx, t, p, install(t))
@@ -61,7 +70,7 @@ func (c *cycle) takeOverForeign(ctx context.Context, t target) (target, error) {
 // aside gives a foreign release another name. What is live stays live, and nothing is
 // restarted. Meanwhile the state says that it is not known what ran, so that a puller after a
 // crash neither takes the change for one by hand nor restores anything.
-func (c *cycle) aside(v string) error {
+func (c *cycle) aside(v string, same bool) error {
 	name, err := c.dir.AsideName(v)
 	if err != nil {
 		return err
@@ -87,7 +96,11 @@ func (c *cycle) aside(v string) error {
 	if err := c.save(); err != nil {
 		return err
 	}
-	message := fmt.Sprintf("release %s of another deployer holds something else than the version of that name: it is called %s now, and kept to go back to", v, name)
+	why := "holds something else than the version of that name"
+	if same {
+		why = "could be changed by others"
+	}
+	message := fmt.Sprintf("release %s of another deployer %s: it is called %s now, and kept to go back to", v, why, name)
 	c.warn("%s; `puller --pin %s` does", message, name)
 	c.record(node.Event{Event: "renamed", From: v, To: name, Message: message})
 	return nil

@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/internal/testenv"
 	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller/service"
 )
@@ -64,6 +66,25 @@ func TestAdoptSame(t *testing.T) {
 	w.step(reason.Current)
 	if st := w.known(); st.Running.Manifest != w.digests["1.0.0"] || w.app.count() != before {
 		t.Errorf("runs %+v, restarted %d times", st.Running, w.app.count()-before)
+	}
+}
+
+// One that others than root could change is no release of Sando's, whatever it holds now.
+func TestAsRootAdoptExposed(t *testing.T) {
+	testenv.Root(t, "a file of another user")
+	w := newWorld(t)
+	w.publish("1.0.0", "")
+	w.advance("1.0.0", nil)
+	w.step(reason.Updated)
+	w.strip("1.0.0")
+	must(t, os.Chown(w.base+"/node/releases/1.0.0/VERSION", 12345, -1))
+	res := w.adopt()
+	if res.Ready != "1.0.0" || w.leads() != "releases/1.0.0+foreign" || len(res.Warnings) == 0 || !strings.Contains(res.Warnings[0], "1.0.0/VERSION could be changed by others than root") {
+		t.Errorf("%+v, current is %q", res, w.leads())
+	}
+	info, err := os.Stat(w.base + "/node/releases/1.0.0/VERSION")
+	if err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("the new one: %v, %v", info, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,33 @@ func (d *Dir) Tree(ctx context.Context, version string) ([]tree.Entry, error) {
 		return nil, fmt.Errorf("read release %q: %w", version, reason.OnDisk(err))
 	}
 	return entries, nil
+}
+
+// Exposed returns the first path of a release that others than root and this process's user could
+// change; "" if there is none.
+func (d *Dir) Exposed(version string) (path string, err error) {
+	root, err := os.OpenRoot(d.ReleasePath(version))
+	if err != nil {
+		return "", reason.OnDisk(err)
+	}
+	defer root.Close()
+	err = fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := root.Lstat(name)
+		if err != nil {
+			return err
+		}
+		uid := int(info.Sys().(*syscall.Stat_t).Uid)
+		open := info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSymlink == 0
+		if open || uid != 0 && uid != os.Geteuid() {
+			path = filepath.Join(d.ReleasePath(version), name)
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return path, reason.OnDisk(err)
 }
 
 // Own makes a foreign release one of Sando's: it gets meta, whose manifest names the tree that

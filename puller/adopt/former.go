@@ -147,30 +147,41 @@ func (a *Adoption) doBackup(ctx context.Context) error {
 
 func (f *former) enabled() bool { return strings.HasPrefix(f.files.Enabled, "enabled") }
 
-// adopted reports whether there is nothing left to do: the new unit runs a release that proved
-// itself, and the old one neither runs nor would start with the machine.
+// adopted reports whether there is nothing left to do: a release of the new app proved itself, it
+// starts with the machine, and the old one neither runs nor does. What the new app does since then, it
+// may be stopped or have an update in hand, is its own affair.
 func (a *Adoption) adopted(ctx context.Context) (bool, error) {
 	st, err := a.dir.State()
 	if err != nil && !errors.Is(err, node.ErrBroken) {
 		return false, err
 	}
-	if !proven(st) || a.old.enabled() || up(a.old.facts) {
-		return false, nil
+	p, err := a.progress()
+	if err != nil || a.old.enabled() || !p.over(st) || up(a.old.facts) {
+		return false, err
 	}
 	var is bool
 	err = with(ctx, func(c *systemd.Conn) error {
-		facts, err := c.Facts(ctx, a.Unit)
-		if err != nil {
-			return err
-		}
 		files, err := c.Files(ctx, a.Unit)
-		is = up(facts) && strings.HasPrefix(files.Enabled, "enabled")
+		is = strings.HasPrefix(files.Enabled, "enabled")
 		return err
 	})
 	return is, err
 }
 
 func up(f systemd.Facts) bool { return f.ActiveState != "inactive" && f.ActiveState != "failed" }
+
+// over reports whether the new app took over for good, and nobody went back since.
+func (p progress) over(st *node.State) bool {
+	return p.Phase == switched || p.Phase != wentBack && proven(st)
+}
+
+// lives reports whether the new app has worked with the copies since they were made, and the old
+// one has not run: they hold what is newest, whatever else has touched what they were made of.
+func (a *Adoption) lives(p progress) bool {
+	st, err := a.dir.State()
+	killed := p.Phase == switching // before the old unit was disabled
+	return err == nil && p.over(st) && p.Phase != "" && !up(a.old.facts) && (killed || !a.old.enabled())
+}
 
 // proven reports whether what is live proved itself.
 func proven(st *node.State) bool {

@@ -68,6 +68,12 @@ func (p *InPlace) doOwners(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if _, err := p.lookOwners(ctx); err != nil {
+		return err
+	}
+	if !p.plan.Nothing() {
+		return reason.Errorf(reason.Config, "somebody put more below %s meanwhile, which is not root's yet: is a deployer at work? Stop it, and run this again", p.Root)
+	}
 	p.Log("owners and modes as they were: " + record)
 	return nil
 }

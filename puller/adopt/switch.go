@@ -167,8 +167,8 @@ func (a *Adoption) doSwitch(ctx context.Context) error {
 			return fmt.Errorf("stop %s: %w; nothing else was stopped", unit, err)
 		}
 	}
-	begun, err := a.activate(ctx)
-	if err == nil || !begun {
+	away, err := a.activate(ctx)
+	if err == nil || !away {
 		return err
 	}
 	return a.goBack(context.WithoutCancel(ctx), err)
@@ -198,9 +198,9 @@ func (a *Adoption) wayBack(ctx context.Context) error {
 	return nil
 }
 
-// activate has the puller activate the release, and waits for what comes of it. begun: the old
-// unit was told to stop.
-func (a *Adoption) activate(ctx context.Context) (begun bool, err error) {
+// activate has the puller activate the release, and waits for what comes of it. away: the old
+// unit was told to stop, and the new one is not well.
+func (a *Adoption) activate(ctx context.Context) (away bool, err error) {
 	p, err := a.Open(ctx, a.Root)
 	if err != nil {
 		return false, err
@@ -212,8 +212,8 @@ func (a *Adoption) activate(ctx context.Context) (begun bool, err error) {
 	defer stop()
 	m := &meter{old: a.OldHealth, new: a.Health, now: a.Now}
 	res, err := p.Step(ctx, puller.Options{Now: true, Start: true, Handover: func(ctx context.Context) error {
-		if !begun {
-			begun = true
+		if !away {
+			away = true
 			m.look(ctx)
 			asked.Go(func() { m.run(asking, a.version) })
 		}
@@ -224,15 +224,16 @@ func (a *Adoption) activate(ctx context.Context) (begun bool, err error) {
 		a.Log(w)
 	}
 	if err != nil {
-		return begun, err
+		return away, err
 	}
 	if res.Reason != reason.Updated {
-		return begun, reason.Errorf(reason.IO, "the release was not activated: %s", res.Message)
+		return away, reason.Errorf(reason.IO, "the release was not activated: %s", res.Message)
 	}
 	stop()
 	asked.Wait()
 	took, how := m.outage(well)
-	return begun, a.finish(ctx, took, how)
+	// From here on people use it: whatever happens, it is not taken away from them.
+	return false, a.finish(context.WithoutCancel(ctx), took, how)
 }
 
 // handover stops the old app and copies its state. It may be called again.
@@ -241,6 +242,7 @@ func (a *Adoption) handover(ctx context.Context, m *meter) error {
 	if err != nil {
 		return err
 	}
+	keep := a.lives(pr)
 	if pr.Phase != switching || up(a.old.facts) && !m.begun() {
 		pr.Phase, pr.Stopped = switching, canon.At(a.Now())
 	}
@@ -257,15 +259,16 @@ func (a *Adoption) handover(ctx context.Context, m *meter) error {
 	}
 	m.stopped()
 	for _, mv := range a.State {
-		if err := a.move(ctx, mv, &pr); err != nil {
+		if err := a.move(ctx, mv, &pr, keep); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// move copies one directory, unless there is a copy of what it is now.
-func (a *Adoption) move(ctx context.Context, mv Move, pr *progress) error {
+// move copies one directory, unless there is a copy of what it is now. keep: a copy counts, whatever
+// it is of.
+func (a *Adoption) move(ctx context.Context, mv Move, pr *progress, keep bool) error {
 	from := filepath.Join(a.OldRoot, mv.From)
 	state, err := openState(a.OldRoot, mv.From)
 	if err != nil {
@@ -277,7 +280,7 @@ func (a *Adoption) move(ctx context.Context, mv Move, pr *progress) error {
 		return err
 	}
 	i := slices.IndexFunc(pr.State, func(c copied) bool { return c.From == from && c.To == mv.To })
-	if i >= 0 && pr.State[i].good(of) {
+	if i >= 0 && (pr.State[i].good(of) || keep && pr.State[i].Of != "" && !empty(mv.To)) {
 		return nil
 	}
 	if err := with(ctx, func(c *systemd.Conn) error { return c.Stop(ctx, a.Unit) }); err != nil {
@@ -358,6 +361,19 @@ func ids(name string) (uid, gid int, err error) {
 	return uid, gid, err
 }
 
+// unitDir is where systemd has the links that say what starts with the machine. It makes them, and
+// leaves it to the kernel when they are on disk.
+const unitDir = "/etc/systemd/system"
+
+func syncUnits() error {
+	dir, err := os.Open(unitDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return durable.SyncFS(dir)
+}
+
 // finish makes the switch last over a reboot.
 func (a *Adoption) finish(ctx context.Context, took time.Duration, how string) error {
 	err := with(ctx, func(c *systemd.Conn) error {
@@ -369,6 +385,9 @@ func (a *Adoption) finish(ctx context.Context, took time.Duration, how string) e
 		}
 		return c.Disable(ctx, a.OldUnit)
 	})
+	if err == nil {
+		err = syncUnits()
+	}
 	if err != nil {
 		return reason.Errorf(reason.IO, "%s runs and is healthy, but after a reboot %s might be there as well: %w; run this again", a.Unit, a.OldUnit, err)
 	}
@@ -402,8 +421,19 @@ func (a *Adoption) goBack(ctx context.Context, cause error) error {
 		if err := c.Start(ctx, a.OldUnit); err != nil {
 			return err
 		}
-		if a.old.enabled() {
-			return c.Enable(ctx, a.OldUnit)
+		if a.old.enabled() || a.backup.Enabled {
+			if err := c.Enable(ctx, a.OldUnit); err != nil {
+				return err
+			}
+		}
+		// Of an earlier run that got further: with both, a machine that reboots would run both.
+		for _, unit := range []string{"puller@" + a.App + ".service", "puller-once@" + a.App + ".timer", a.Unit} {
+			if f, err := c.Files(ctx, unit); err != nil || !strings.HasPrefix(f.Enabled, "enabled") {
+				continue
+			}
+			if err := c.Disable(ctx, unit); err != nil {
+				a.Log(err.Error())
+			}
 		}
 		return nil
 	})

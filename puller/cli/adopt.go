@@ -3,6 +3,9 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -120,6 +123,8 @@ func references(ctx context.Context, oldRoot string, o bootstrap.Options) ([]str
 // adoptFormer makes a node of this machine and has it run the app instead of a former install:
 // first what changes nothing of what runs, then, asked once more, the switch.
 func (p *program) adoptFormer(ctx context.Context, n *bootstrap.Node, f *bootstrapFlags, person bootstrap.Person) error {
+	ctx, stop := unattended(ctx)
+	defer stop()
 	tell, said := p.adoptTeller()
 	a, err := p.adoption(ctx, n, f, tell)
 	if err != nil {
@@ -159,6 +164,19 @@ func (p *program) adoptFormer(ctx context.Context, n *bootstrap.Node, f *bootstr
 		}
 	}
 	return p.finish(ctx, n, report, *said)
+}
+
+// unattended is ctx, which ends as well when the terminal goes away: the old app may be stopped, and
+// is started again then. That nobody reads what is said any more ends nothing.
+func unattended(ctx context.Context) (context.Context, func()) {
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	stop := func() { signal.Stop(unread) }
+	if signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		return ctx, stop
+	}
+	ctx, end := signal.NotifyContext(ctx, syscall.SIGHUP)
+	return ctx, func() { end(); stop() }
 }
 
 // applyPart shows what one half of it will do, asks, and does it.

@@ -145,3 +145,50 @@ func TestIncomplete(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// back runs the script with a systemctl that only writes down what it is asked.
+func (l *lab) back(d *Dir) (asked []string, out string, err error) {
+	l.t.Helper()
+	bin := l.t.TempDir()
+	fake := "#!/bin/sh\necho \"$*\" >>" + bin + "/asked\ncase \"$*\" in 'is-active --quiet mnw.service') exit 3;; esac\n"
+	l.must(os.WriteFile(bin+"/systemctl", []byte(fake), 0o755))
+	cmd := exec.CommandContext(l.t.Context(), "sh", d.Script())
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	text, err := cmd.CombinedOutput()
+	log, rerr := os.ReadFile(bin + "/asked")
+	if !errors.Is(rerr, fs.ErrNotExist) {
+		l.must(rerr)
+	}
+	return strings.Split(strings.TrimSuffix(string(log), "\n"), "\n"), string(text), err
+}
+
+// At no moment does neither app start with the machine, and what cannot be restored stops nothing.
+func TestBackOrder(t *testing.T) {
+	l := newLab(t)
+	d := l.make()
+	progress := l.base + "/mnw-switch.json"
+	l.must(os.WriteFile(progress, []byte("{\n  \"version\": 1,\n  \"phase\": \"switched\"\n}\n"), 0o600))
+	l.must(os.Remove(l.unit))
+	asked, out, err := l.back(d)
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	at := func(what string) int { return slices.Index(asked, what) }
+	old := l.list().OldUnit
+	if on, off, stop, start := at("enable --quiet "+old), at("disable --quiet mnw.service"), at("stop mnw.service"), at("start "+old); on < 0 || off < on || stop < off || start < stop {
+		t.Errorf("asked for %q", asked)
+	}
+	if target, err := os.Readlink(l.unit); err != nil || target != "real.service" {
+		t.Errorf("%q, %v", target, err)
+	}
+	if data, err := os.ReadFile(progress); err != nil || !strings.Contains(string(data), `"phase": "went back"`) {
+		t.Errorf("%s, %v", data, err)
+	}
+
+	dir := filepath.Dir(l.unit)
+	l.must(os.Rename(dir, dir+".away"))
+	l.must(os.WriteFile(dir, nil, 0o644)) // nothing can be put into that
+	if asked, out, err := l.back(d); err == nil || len(asked) > 0 && asked[0] != "" {
+		t.Errorf("%v, %q: %s", err, asked, out)
+	}
+}

@@ -71,7 +71,7 @@ func (d *Dir) Test(ctx context.Context) error {
 	if out, err := exec.CommandContext(ctx, "sh", "-n", d.Script()).CombinedOutput(); err != nil {
 		return reason.Errorf(reason.Format, "%s: %w: %s", d.Script(), err, bytes.TrimSpace(out))
 	}
-	for _, program := range []string{"sha256sum", "systemctl", "cmp", "cp", "mv", "readlink"} {
+	for _, program := range []string{"sha256sum", "systemctl", "cmp", "cp", "mv", "readlink", "sed"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return reason.Errorf(reason.Config, "%s needs a program: %w", d.Script(), err)
 		}

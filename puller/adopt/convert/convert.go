@@ -86,10 +86,13 @@ type Plan struct {
 }
 
 // Nothing reports whether all is as it should be.
-func (p *Plan) Nothing() bool { return len(p.changes) == 0 }
+func (p *Plan) Nothing() bool { return len(p.changes) == 0 && len(p.begun) == 0 }
 
 // Words says in one line what would change.
 func (p *Plan) Words() string {
+	if len(p.changes) == 0 {
+		return "see that a conversion that was interrupted is finished: " + strings.Join(p.begun, ", ")
+	}
 	text := fmt.Sprintf("make %d files and directories of %s root's, writable by nobody else; what the app could read it still can", len(p.changes), strings.Join(p.Releases, ", "))
 	if p.Own > 0 {
 		text += fmt.Sprintf("; %d of them belong to the app, such as %s: it cannot write to them any more", p.Own, p.OwnFirst)
@@ -164,7 +167,13 @@ func Look(ctx context.Context, d *node.Dir, base string, app App) (*Plan, error)
 			return nil, err
 		}
 	}
-	return s.plan, s.busy()
+	if s.plan.Nothing() {
+		return s.plan, nil
+	}
+	if err := busy(s.root); err != nil {
+		return nil, refused("%w", err)
+	}
+	return s.plan, nil
 }
 
 func refused(format string, args ...any) error {
@@ -256,11 +265,8 @@ func capability(path string) (string, error) {
 }
 
 // busy refuses releases in which a process has a file open for writing.
-func (s *scan) busy() error {
-	if s.plan.Nothing() {
-		return nil
-	}
-	below := filepath.Join(s.root, "releases") + "/"
+func busy(root string) error {
+	below := filepath.Join(root, "releases") + "/"
 	procs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return err
@@ -283,7 +289,7 @@ func (s *scan) busy() error {
 			if err != nil {
 				continue
 			}
-			return refused("%s is open for writing (process %s, %q): it is state, which belongs to /var/lib; have the app write it there first", target, filepath.Base(proc), strings.TrimSpace(string(name)))
+			return reason.Errorf(reason.Config, "%s is open for writing (process %s, %q): it is state, which belongs to /var/lib; have the app write it there first", target, filepath.Base(proc), strings.TrimSpace(string(name)))
 		}
 	}
 	return nil
@@ -368,6 +374,10 @@ func (p *Plan) Do(ctx context.Context, base string, now time.Time) (record strin
 	}
 	if err := durable.SyncFS(root); err != nil {
 		return record, reason.OnDisk(err)
+	}
+	// Nobody can open anything for writing any more. Who did meanwhile still writes.
+	if err := busy(p.root); err != nil {
+		return record, fmt.Errorf("%w; then run this again", err)
 	}
 	for _, begun := range append(p.begun, record+unfinished) {
 		if err := durable.Rename(begun, strings.TrimSuffix(begun, unfinished)); err != nil {

@@ -251,3 +251,31 @@ func TestAsRootConvertReplaced(t *testing.T) {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }
+
+// Who opens a file for writing after the look, and before it is root's, can still write to it: that is
+// told, and the conversion is not over until it has ended.
+func TestAsRootConvertOpened(t *testing.T) {
+	testenv.Root(t, "files of several users")
+	l := newLab(t)
+	p := l.look()
+	name := l.root + "/releases/1.0.0/static/a.css"
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	l.must(err)
+	defer f.Close()
+	if _, err := p.Do(t.Context(), l.base, time.Unix(1780000000, 0)); reason.Of(err) != reason.Config || !strings.Contains(err.Error(), name+" is open for writing") {
+		t.Errorf("it ended with %v", err)
+	}
+	if _, err := Look(t.Context(), l.dir, l.base, testApp()); reason.Of(err) != reason.Config || !strings.Contains(err.Error(), name+" is open for writing") {
+		t.Errorf("again: %v", err)
+	}
+	l.must(f.Close())
+	p = l.look()
+	if p.Nothing() || !strings.Contains(p.Words(), "interrupted") {
+		t.Error("it is not known that it was not over")
+	}
+	_, err = p.Do(t.Context(), l.base, time.Unix(1780000001, 0))
+	l.must(err)
+	if !l.look().Nothing() {
+		t.Error("it is not over")
+	}
+}
