@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/user"
 	"regexp"
@@ -161,12 +160,7 @@ func (e *examiner) fixed(u unit) bool {
 
 // script returns the beginning of a program that is a text.
 func script(program string) string {
-	f, err := os.Open(program)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 256<<10))
+	text, err := contents(program, 256<<10)
 	if err != nil || !strings.HasPrefix(string(text), "#!") {
 		return ""
 	}

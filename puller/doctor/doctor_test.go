@@ -9,12 +9,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
@@ -314,5 +316,51 @@ func TestGiveGroup(t *testing.T) {
 	}
 	if m := giveGroup("17", link); m.command || !strings.HasPrefix(m.text, link+" is a link to /etc/shadow: put a file in its place") {
 		t.Errorf("a link: %+v", m)
+	}
+}
+
+// What is no file, put where one should be by mistake or by somebody else, is told and not waited for.
+func TestPipes(t *testing.T) {
+	keys := map[string]string{
+		"trust": "", "storage.access_key_file": "", "storage.secret_key_file": "", "storage.ca_file": "",
+		"channels.token_file": "https://127.0.0.1:1/x.git", "channels.ca_file": "https://127.0.0.1:1/x.git",
+		"channels.ssh_key": "ssh://git@127.0.0.1:1/x.git", "channels.known_hosts": "ssh://git@127.0.0.1:1/x.git", "env": "",
+	}
+	for key, repo := range keys {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			o := bare(t, "")
+			dir := filepath.Dir(o.File)
+			pipe := filepath.Join(dir, "pipe")
+			must(t, unix.Mkfifo(pipe, 0o600))
+			good := write(t, dir, "good", "x\n", 0o600)
+			if repo == "" {
+				repo = "file:///none/channels.git"
+			}
+			o.Flags = map[string]any{"channels.repo": repo, "storage.url": "file:///none/bucket", key: pipe}
+			switch {
+			case key == "env":
+				delete(o.Flags, "env")
+				o.Flags["env.files"] = []string{pipe}
+			case strings.HasPrefix(key, "storage."):
+				o.Flags = map[string]any{"channels.repo": repo, "storage.url": "s3://releases", "storage.endpoint": "https://127.0.0.1:1", "storage.access_key_file": good, "storage.secret_key_file": good}
+				o.Flags[key] = pipe
+			case strings.HasPrefix(repo, "ssh:"):
+				o.Flags["channels.ssh_key"], o.Flags["channels.known_hosts"] = good, good
+				o.Flags[key] = pipe
+			}
+			o.limit = time.Second
+			done := make(chan []Check, 1)
+			go func() { done <- Examine(t.Context(), o) }()
+			select {
+			case checks := <-done:
+				if Verdict(checks) == nil {
+					t.Errorf("nothing failed: %+v", checks)
+				}
+			case <-time.After(15 * time.Second):
+				buf := make([]byte, 1<<16)
+				t.Fatalf("it hangs:\n%s", buf[:runtime.Stack(buf, true)])
+			}
+		})
 	}
 }

@@ -1,8 +1,10 @@
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,9 +12,12 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"makenot.work/sando/internal/reason"
 	"makenot.work/sando/layout"
 	"makenot.work/sando/layout/bucket"
+	"makenot.work/sando/layout/node"
 )
 
 // user looks whether doctor can see what the puller sees.
@@ -58,7 +63,7 @@ func (e *examiner) permissions() (checks []Check) {
 		for _, p := range chain(path) {
 			if !seen[p] {
 				seen[p] = true
-				look(e.owned(p))
+				look(e.owned(p, ""))
 			}
 		}
 	}
@@ -69,12 +74,17 @@ func (e *examiner) permissions() (checks []Check) {
 	}
 	look(e.live())
 	for _, f := range e.files() {
-		owned(f.path)
+		for _, p := range chain(f.path) {
+			if c := e.owned(p, f.path); !seen[p] {
+				seen[p] = true
+				look(c)
+			}
+		}
 		look(e.file(f))
 	}
 	for _, f := range e.cfg.Env.Files {
 		for _, p := range chain(filepath.Dir(f)) {
-			if c := e.owned(p); c != nil && !seen[p] { // whose affair it is: the operator's
+			if c := e.owned(p, f); c != nil && !seen[p] { // whose affair it is: the operator's
 				seen[p] = true
 				look(new(warning("permissions", c.Found, mend{c.Mend, c.Command})))
 			}
@@ -114,8 +124,9 @@ func chain(path string) (all []string) {
 	return all
 }
 
-// owned finds who else than root, or the puller's own user, could replace a path.
-func (e *examiner) owned(path string) *Check {
+// owned finds who else than root, or the puller's own user, could replace a path. file is what is
+// looked for there; "" for the releases themselves.
+func (e *examiner) owned(path, file string) *Check {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil // what is missing is told by who needs it
@@ -134,8 +145,28 @@ func (e *examiner) owned(path string) *Check {
 	if len(bad) == 0 {
 		return nil
 	}
-	c := failed("permissions", reason.Config, path+" "+strings.Join(bad, ", and "), run("%s", strings.Join(mends, " && ")))
+	m := run("%s", strings.Join(mends, " && "))
+	if file != "" && file != path && uid != 0 && uid != e.uid && !e.common(path) {
+		m = e.moveAway(path, file)
+	}
+	c := failed("permissions", reason.Config, path+" "+strings.Join(bad, ", and "), m)
 	return &c
+}
+
+// common reports whether a directory is of the system, or Sando's: in others those whose they are
+// work, and could not any more if they were root's.
+func (e *examiner) common(dir string) bool {
+	return strings.Count(dir, "/") == 1 || below(dir, filepath.Dir(e.o.File), e.dir.Root()) != ""
+}
+
+// moveAway is what to do with a file in a directory that is another's.
+func (e *examiner) moveAway(dir, file string) mend {
+	to := filepath.Join(filepath.Dir(e.o.File), e.cfg.App)
+	if slices.Contains(e.cfg.Env.Files, file) {
+		to = "/etc/" + e.cfg.App
+		return do("%s may well be somebody's to work in: leave it, move %s to a directory of root's, such as %s, and name it there in %s and in the app's unit", dir, file, to, e.o.File)
+	}
+	return do("%s may well be somebody's to work in: leave it, move %s to a directory of root's, such as %s, and name it there in %s", dir, file, to, e.o.File)
 }
 
 // owner is who has to own things, for chown.
@@ -186,7 +217,13 @@ func (e *examiner) live() *Check {
 	if err != nil || (ownerOf(info) == 0 || ownerOf(info) == e.uid) && info.Mode().Perm()&0o022 == 0 {
 		return nil
 	}
-	c := warning("permissions", fmt.Sprintf("the live release %s can be changed by others (uid %d, mode %04o)", path, ownerOf(info), info.Mode().Perm()),
+	found := fmt.Sprintf("the live release %s can be changed by others (uid %d, mode %04o)", path, ownerOf(info), info.Mode().Perm())
+	if _, err := e.dir.Release(cur.Version); errors.Is(err, node.ErrForeign) {
+		// The app may own files that nobody else can read, and could not read them any more.
+		c := warning("permissions", found, do("run here what `builder enroll %s --tier %s -- --adopt` prints: it makes them root's, and the app can read what it could", e.cfg.Node, e.cfg.Tier))
+		return &c
+	}
+	c := warning("permissions", found,
 		run("chown -R %s %s && chmod -R go-w %[2]s", e.owner(), quoted(path)))
 	return &c
 }
@@ -242,6 +279,9 @@ func (e *examiner) mendUnreadable(path string) mend {
 	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
 		if err == nil && ownerOf(info) != e.uid && info.Mode().Perm()&0o001 == 0 {
+			if !e.common(dir) {
+				return e.moveAway(dir, path)
+			}
 			return run("chown %s %s && chmod u+rx %[2]s", e.owner(), quoted(dir))
 		}
 	}
@@ -304,9 +344,22 @@ func (e *examiner) credentials() []Check {
 
 // fingerprint is what people compare.
 func fingerprint(path string) string {
-	data, err := os.ReadFile(path)
+	data, err := contents(path, layout.MaxTrust+1)
 	if err != nil || len(data) > layout.MaxTrust {
 		return "unknown"
 	}
 	return string(layout.Sum(data))
+}
+
+// contents returns the beginning of a file. What is no file, a pipe for example, is not waited for.
+func contents(path string, most int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file (%w)", path, cmp.Or(err, fs.ErrInvalid))
+	}
+	return io.ReadAll(io.LimitReader(f, most))
 }
