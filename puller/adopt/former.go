@@ -5,11 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/durable"
@@ -18,6 +22,7 @@ import (
 	"makenot.work/sando/puller"
 	"makenot.work/sando/puller/adopt/backup"
 	"makenot.work/sando/puller/bootstrap"
+	"makenot.work/sando/puller/envfile"
 	"makenot.work/sando/systemd"
 )
 
@@ -230,9 +235,9 @@ func (a *Adoption) lookEnv(ctx context.Context) ([]bootstrap.Change, error) {
 func (a *Adoption) makeEnv() error {
 	var texts [][]byte
 	for _, f := range a.old.env {
-		data, err := os.ReadFile(f)
+		data, err := readOld(f)
 		if err != nil {
-			return reason.OnDisk(err)
+			return err
 		}
 		texts = append(texts, data)
 	}
@@ -258,6 +263,72 @@ func (a *Adoption) makeEnv() error {
 		return reason.Errorf(reason.Env, "the app's environment would not fit %s: %s; mend %s, nothing was stopped", a.version, strings.Join(faults, "; "), from)
 	}
 	return nil
+}
+
+// readOld reads an old env file. Who can write beside it may have put a link there to what only root may
+// read, and would find that in the new one.
+func readOld(path string) ([]byte, error) {
+	real, links, err := follow(path)
+	if err != nil {
+		return nil, reason.OnDisk(err)
+	}
+	fd, err := unix.Openat2(unix.AT_FDCWD, real, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return nil, reason.OnDisk(&fs.PathError{Op: "open", Path: real, Err: err})
+	}
+	f := os.NewFile(uintptr(fd), real)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, reason.OnDisk(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, reason.Errorf(reason.Env, "env file %s is not a regular file", real)
+	}
+	for _, link := range links {
+		if uid := link.Sys().(*syscall.Stat_t).Uid; uid != 0 && uid != info.Sys().(*syscall.Stat_t).Uid {
+			return nil, reason.Errorf(reason.Config, "env file %s: uid %d made a link that leads to %s, which is not theirs: if that is meant, say so with --old-env %[3]s", path, uid, real)
+		}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, envfile.MaxSize+1)) // one byte more is refused by who reads it
+	return data, reason.OnDisk(err)
+}
+
+// follow returns where a path leads to, and the links on the way.
+func follow(path string) (real string, links []fs.FileInfo, err error) {
+	const most = 40 // as Linux has it
+	real = path
+	for range most {
+		next := ""
+		for n := range len(real) {
+			end := n + 1
+			if end < len(real) && real[end] != '/' {
+				continue
+			}
+			info, err := os.Lstat(real[:end])
+			if err != nil {
+				return "", nil, err
+			}
+			if info.Mode()&fs.ModeSymlink == 0 {
+				continue
+			}
+			links = append(links, info)
+			target, err := os.Readlink(real[:end])
+			if err != nil {
+				return "", nil, err
+			}
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(filepath.Dir(real[:end]), target)
+			}
+			next = filepath.Join(target, real[end:])
+			break
+		}
+		if next == "" {
+			return real, links, nil
+		}
+		real = next
+	}
+	return "", nil, &fs.PathError{Op: "open", Path: path, Err: unix.ELOOP}
 }
 
 // doEnv writes the new env file: root's, readable by the app. It has its owner when it has its

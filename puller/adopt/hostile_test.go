@@ -1,6 +1,7 @@
 package adopt
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,35 @@ func TestAsRootCopyFull(t *testing.T) {
 	}
 	if left, err := os.ReadDir(small); err != nil || len(left) > 0 {
 		t.Errorf("it left %v, %v", left, err)
+	}
+}
+
+// Whoever made a link to a file of another's does not get that as the app's environment.
+func TestAsRootEnvLink(t *testing.T) {
+	testenv.Root(t, "links of another user")
+	dir := t.TempDir()
+	must(t, os.Mkdir(dir+"/old", 0o755))
+	must(t, os.WriteFile(dir+"/secret", []byte("s3cret\n"), 0o600))
+	must(t, os.WriteFile(dir+"/theirs", []byte("A=b\n"), 0o600))
+	must(t, os.Lchown(dir+"/theirs", 12345, -1))
+	for name, target := range map[string]string{"abs": dir + "/secret", "rel": "../secret", "twice": "rel", "conf": "..", "own": "../theirs", "loop": "loop"} {
+		must(t, os.Symlink(target, dir+"/old/"+name))
+		must(t, os.Lchown(dir+"/old/"+name, 12345, -1))
+	}
+	for _, name := range []string{"abs", "rel", "twice", "conf/secret"} {
+		data, err := readOld(dir + "/old/" + name)
+		if reason.Of(err) != reason.Config || !strings.Contains(err.Error(), "--old-env "+dir+"/secret") || data != nil {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+	}
+	if _, err := readOld(dir + "/old/loop"); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a loop: %v", err)
+	}
+	must(t, os.Lchown(dir+"/old/abs", 0, 0))
+	for name, want := range map[string]string{"own": "A=b\n", "abs": "s3cret\n"} {
+		if data, err := readOld(dir + "/old/" + name); err != nil || string(data) != want {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
 	}
 }
 
