@@ -103,6 +103,7 @@ func newFormer(t *testing.T) *former {
 		f.Write(t, "/opt/makenotwork/"+name, text, 0o644)
 	}
 	f.Write(t, "/etc/systemd/system/makenotwork.service", oldUnit, 0o644)
+	f.Write(t, "/etc/systemd/system/worker.service", "[Unit]\nBindsTo=makenotwork.service\nAfter=makenotwork.service\n[Service]\nExecStart=sleep infinity\n", 0o644)
 	f.Write(t, "/etc/systemd/system/makenotwork.service.d/limits.conf", "[Service]\nNice=1\n", 0o644)
 	f.Write(t, "/etc/sudoers.d/makenotwork", "deploy ALL=(root) NOPASSWD: /opt/makenotwork/restart\n", 0o440)
 	f.Write(t, "/etc/caddy/Caddyfile", "makenot.work {\n\troot * /opt/makenotwork/static\n}\n", 0o644)
@@ -110,7 +111,7 @@ func newFormer(t *testing.T) *former {
 	f.Write(t, "/usr/local/bin/backup-mnw", "#!/bin/sh\ntar -czf /srv/backup.tgz /opt/makenotwork/data\n", 0o755)
 	f.Run(t, "ln", "-s", "/opt/makenotwork/yara-rules", "/etc/yara-rules")
 	f.Write(t, "/root/.ssh/authorized_keys", "command=\"/opt/makenotwork/deploy\" ssh-ed25519 AAAA\n", 0o600)
-	f.Run(t, "sh", "-euc", "chmod 755 /opt/makenotwork/run; chmod 600 /opt/makenotwork/.env; chown -R makenotwork: /opt/makenotwork; systemctl daemon-reload; systemctl enable -q --now makenotwork.service")
+	f.Run(t, "sh", "-euc", "chmod 755 /opt/makenotwork/run; chmod 600 /opt/makenotwork/.env; chown -R makenotwork: /opt/makenotwork; systemctl daemon-reload; systemctl enable -q --now makenotwork.service; systemctl start worker.service")
 	f.answers(t, "0.9.0")
 	f.flags = []string{
 		"--old-root", "/opt/makenotwork", "--old-unit", "makenotwork.service", "--state", "data=/var/lib/mnw",
@@ -252,6 +253,9 @@ func formerUnhealthy(t *testing.T, f *former) {
 	f.units(t, "active enabled inactive disabled")
 	if f.property(t, "puller@mnw.service", "ActiveState") != "inactive" || f.property(t, "puller@mnw.service", "UnitFileState") == "enabled" {
 		t.Error("the puller is at work")
+	}
+	if f.property(t, "worker.service", "ActiveState") != "active" {
+		t.Error("what stopped with the old app does not run again")
 	}
 	if log := f.Read(t, "/opt/makenotwork/data/log"); strings.Count(log, "started") != 2 {
 		t.Errorf("the old app's log is %q", log)

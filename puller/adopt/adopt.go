@@ -111,6 +111,7 @@ type Adoption struct {
 	release string // its directory
 	temp    string // of a rehearsal
 	env     *Environment
+	with    []string // units that ran, and stopped with the old one
 }
 
 // New returns an adoption after looking at what there is.

@@ -188,3 +188,21 @@ func TestWriteEnv(t *testing.T) {
 		}
 	}
 }
+
+// What an app made of its .env by itself, and systemd does not, is said; no value is.
+func TestDotenv(t *testing.T) {
+	text := "\ufeffFIRST=s3cret\nPLAIN=s3cret\r\n export KEY = s3cret\nexport TWICE=s3cret\nTWICE=s3cret\nNOTE=s3cret # why\nURL=http://$HOST/#s3cret\nPRICE=5$\n"
+	vars, err := envfile.Parse([]byte(text))
+	must(t, err)
+	var about []string
+	for _, n := range dotenv([]byte(text), vars) {
+		if strings.Contains(n, "s3cret") {
+			t.Errorf("it shows a value: %s", n)
+		}
+		name, _, _ := strings.Cut(n, ":")
+		about = append(about, name)
+	}
+	if want := []string{"KEY", "the first line", "NOTE", "URL"}; !slices.Equal(about, want) {
+		t.Errorf("it is about %q, want %q", about, want)
+	}
+}

@@ -31,8 +31,10 @@ type former struct {
 	facts systemd.Facts
 	files systemd.Files
 	env   []string // its env files, in the order in which they count
-	core  []string // what the old unit needs to start
-	paths []string // what is backed up: that, and what else names the old root
+	// dotenv: nobody but the app itself reads env, which is one file.
+	dotenv bool
+	core   []string // what the old unit needs to start
+	paths  []string // what is backed up: that, and what else names the old root
 }
 
 // survey finds out what the former install is made of.
@@ -106,7 +108,7 @@ func (a *Adoption) findEnv() error {
 	}
 	if dot := filepath.Join(a.OldRoot, ".env"); len(a.old.env) == 0 {
 		if _, err := os.Stat(dot); err == nil {
-			a.old.env = []string{dot}
+			a.old.env, a.old.dotenv = []string{dot}, true
 		}
 	}
 	return nil
@@ -258,6 +260,9 @@ func (a *Adoption) makeEnv() error {
 	defer done()
 	if a.env, err = rules.rewrite(text, from, a.EnvFile); err != nil {
 		return err
+	}
+	if a.old.dotenv {
+		a.env.Notes = append(dotenv(text, a.env.Vars), a.env.Notes...)
 	}
 	if faults := puller.Unfit(a.env.Vars, a.dir.CurrentPath(), release, a.version); len(faults) > 0 {
 		return reason.Errorf(reason.Env, "the app's environment would not fit %s: %s; mend %s, nothing was stopped", a.version, strings.Join(faults, "; "), from)

@@ -56,8 +56,8 @@ func (a *Adoption) lookSwitch(ctx context.Context) ([]bootstrap.Change, error) {
 	what = append(what, fmt.Sprintf("start %s with %s", a.Unit, a.version), fmt.Sprintf("disable %s and enable %s once it is healthy, else start %[1]s again", a.OldUnit, a.Unit))
 	changes := []bootstrap.Change{{What: strings.Join(what, "; ")}}
 	if up(a.old.facts) {
-		for _, other := range a.active(ctx, "RequiredBy,BoundBy,ConsistsOf") {
-			changes = append(changes, bootstrap.Change{What: fmt.Sprintf("%s depends on %s, and stops with it: it is not started again", other, a.OldUnit), Kept: true})
+		for _, other := range a.active(ctx, dependents) {
+			changes = append(changes, bootstrap.Change{What: fmt.Sprintf("%s depends on %s, and stops with it: it is started again only if the switch fails", other, a.OldUnit), Kept: true})
 		}
 		for _, other := range a.active(ctx, "TriggeredBy") {
 			changes = append(changes, bootstrap.Change{What: fmt.Sprintf("%s starts %s whenever it is wanted, also after the switch: `systemctl disable --now %[1]s` keeps it from that", other, a.OldUnit), Kept: true})
@@ -78,6 +78,9 @@ func (a *Adoption) sizeOf(ctx context.Context, m Move) (int64, error) {
 	}
 	return size, nil
 }
+
+// dependents are the properties that name what stops with a unit.
+const dependents = "RequiredBy,BoundBy,ConsistsOf"
 
 // active returns the units that run and that a property of the old one names.
 func (a *Adoption) active(ctx context.Context, property string) []string {
@@ -183,6 +186,9 @@ func (a *Adoption) wayBack(ctx context.Context) error {
 		return err
 	}
 	for _, p := range a.old.files.Programs {
+		if !filepath.IsAbs(p) {
+			continue // systemd looks for it, as a shell does
+		}
 		if info, err := os.Stat(p); err != nil || info.Mode()&0o111 == 0 {
 			return reason.Errorf(reason.Config, "%s runs %s, which cannot be executed", a.OldUnit, p)
 		}
@@ -254,6 +260,9 @@ func (a *Adoption) handover(ctx context.Context, m *meter) error {
 		at = a.Now()
 	}
 	m.stopping(at)
+	if up(a.old.facts) && a.with == nil {
+		a.with = a.active(ctx, dependents)
+	}
 	if err := with(ctx, func(c *systemd.Conn) error { return c.Stop(ctx, a.OldUnit) }); err != nil {
 		return fmt.Errorf("stop %s: %w", a.OldUnit, err)
 	}
@@ -420,6 +429,11 @@ func (a *Adoption) goBack(ctx context.Context, cause error) error {
 		}
 		if err := c.Start(ctx, a.OldUnit); err != nil {
 			return err
+		}
+		for _, unit := range a.with {
+			if err := c.Start(ctx, unit); err != nil {
+				a.Log(fmt.Sprintf("%s stopped with %s, and does not start again: %s", unit, a.OldUnit, err))
+			}
 		}
 		if a.old.enabled() || a.backup.Enabled {
 			if err := c.Enable(ctx, a.OldUnit); err != nil {

@@ -31,6 +31,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/durable"
 	"makenot.work/sando/internal/reason"
@@ -184,11 +186,14 @@ func look(path string) (File, []byte, error) {
 	case !info.Mode().IsRegular():
 		return f, nil, fmt.Errorf("it is no regular file")
 	}
-	r, err := os.Open(path)
+	r, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return f, nil, err
 	}
 	defer r.Close()
+	if opened, err := r.Stat(); err != nil || !os.SameFile(info, opened) {
+		return f, nil, fmt.Errorf("somebody puts others in its place")
+	}
 	data, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
 	if err == nil && len(data) > MaxFile {
 		err = fmt.Errorf("it has more than %d bytes", MaxFile)
