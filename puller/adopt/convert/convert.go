@@ -74,7 +74,9 @@ type change struct {
 
 // Plan is what a conversion would change.
 type Plan struct {
-	root    string
+	root    string // without links
+	link    string // that leads to it and is another's; ""
+	name    string // of the root, as it is written
 	changes []change
 	begun   []string // records of runs that were interrupted
 	// Releases are the foreign ones that change, Own how many of their files belong to the app: what it
@@ -86,10 +88,13 @@ type Plan struct {
 }
 
 // Nothing reports whether all is as it should be.
-func (p *Plan) Nothing() bool { return len(p.changes) == 0 && len(p.begun) == 0 }
+func (p *Plan) Nothing() bool { return len(p.changes) == 0 && len(p.begun) == 0 && p.link == "" }
 
 // Words says in one line what would change.
 func (p *Plan) Words() string {
+	if len(p.changes) == 0 && p.link != "" {
+		return "make the link " + p.link + " root's"
+	}
 	if len(p.changes) == 0 {
 		return "see that a conversion that was interrupted is finished: " + strings.Join(p.begun, ", ")
 	}
@@ -122,8 +127,15 @@ type linked struct {
 // Look plans the conversion of the foreign releases of d. It changes nothing. An error has the
 // reason "config" when something is refused.
 func Look(ctx context.Context, d *node.Dir, base string, app App) (*Plan, error) {
-	s := &scan{app: app, root: d.Root(), plan: &Plan{root: d.Root()}, links: map[[2]uint64]*linked{}}
-	begun, err := filepath.Glob(filepath.Join(base, filepath.Base(d.Root())+"-owners-*"+unfinished))
+	s := &scan{app: app, plan: &Plan{name: filepath.Base(d.Root())}, links: map[[2]uint64]*linked{}}
+	if err := s.place(d); err != nil {
+		return nil, err
+	}
+	d, err := node.View(s.root)
+	if err != nil {
+		return nil, err
+	}
+	begun, err := filepath.Glob(filepath.Join(base, s.plan.name+"-owners-*"+unfinished))
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +186,26 @@ func Look(ctx context.Context, d *node.Dir, base string, app App) (*Plan, error)
 		return nil, refused("%w", err)
 	}
 	return s.plan, nil
+}
+
+// place finds where the root is: others may have it as a link to another disk.
+func (s *scan) place(d *node.Dir) error {
+	real, err := filepath.EvalSymlinks(d.Root())
+	if errors.Is(err, fs.ErrNotExist) {
+		real, err = d.Root(), nil // and there is nothing to convert
+	}
+	if err != nil {
+		return reason.OnDisk(err)
+	}
+	s.root, s.plan.root = real, real
+	if info, err := os.Lstat(d.Root()); err == nil && info.Mode()&fs.ModeSymlink != 0 && info.Sys().(*syscall.Stat_t).Uid != 0 {
+		s.plan.link = d.Root()
+	}
+	releases := filepath.Join(real, "releases")
+	if info, err := os.Lstat(releases); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return refused("%s is a link: releases have to lie in the root itself; choose another --root, or let the root be the link", releases)
+	}
+	return nil
 }
 
 func refused(format string, args ...any) error {
@@ -353,7 +385,7 @@ func (p *Plan) Do(ctx context.Context, base string, now time.Time) (record strin
 	if err := durable.MkdirAll(base, 0o700); err != nil {
 		return "", reason.OnDisk(err)
 	}
-	record = filepath.Join(base, fmt.Sprintf("%s-owners-%s.txt", filepath.Base(p.root), now.UTC().Format("20060102T150405.000Z")))
+	record = filepath.Join(base, fmt.Sprintf("%s-owners-%s.txt", p.name, now.UTC().Format("20060102T150405.000Z")))
 	if err := durable.Create(record+unfinished, strings.NewReader(p.record()), 0o600); err != nil {
 		return "", reason.OnDisk(err)
 	}
@@ -374,6 +406,11 @@ func (p *Plan) Do(ctx context.Context, base string, now time.Time) (record strin
 	}
 	if err := durable.SyncFS(root); err != nil {
 		return record, reason.OnDisk(err)
+	}
+	if p.link != "" {
+		if err := os.Lchown(p.link, 0, -1); err != nil {
+			return record, reason.OnDisk(err)
+		}
 	}
 	// Nobody can open anything for writing any more. Who did meanwhile still writes.
 	if err := busy(p.root); err != nil {

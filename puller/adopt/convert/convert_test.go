@@ -279,3 +279,35 @@ func TestAsRootConvertOpened(t *testing.T) {
 		t.Error("it is not over")
 	}
 }
+
+// A root that is a link to another disk is converted where it lies.
+func TestAsRootConvertLinkedRoot(t *testing.T) {
+	testenv.Root(t, "files of several users")
+	l := newLab(t)
+	link := filepath.Join(t.TempDir(), "link")
+	l.must(os.Symlink(l.root, link))
+	l.must(os.Lchown(link, deploy, deploy))
+	var err error
+	l.dir, err = node.View(link)
+	l.must(err)
+	f, err := os.OpenFile(l.root+"/releases/1.0.0/static/a.css", os.O_WRONLY, 0)
+	l.must(err)
+	if _, err := Look(t.Context(), l.dir, l.base, testApp()); err == nil || !strings.Contains(err.Error(), "is open for writing") {
+		t.Errorf("a file that is open: %v", err)
+	}
+	l.must(f.Close())
+	record, err := l.look().Do(t.Context(), l.base, time.Unix(1780000000, 0))
+	l.must(err)
+	if got := l.all(); got != converted || !strings.Contains(record, "/link-owners-") {
+		t.Errorf("%s: got\n%s", record, got)
+	}
+	if info, err := os.Lstat(link); err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 || !l.look().Nothing() {
+		t.Errorf("%v, %v", info, err)
+	}
+
+	l.must(os.Rename(l.root+"/releases", l.root+"/other"))
+	l.must(os.Symlink("other", l.root+"/releases"))
+	if _, err := Look(t.Context(), l.dir, l.base, testApp()); reason.Of(err) != reason.Config || !strings.Contains(err.Error(), "/releases is a link") {
+		t.Errorf("releases as a link: %v", err)
+	}
+}
