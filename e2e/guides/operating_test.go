@@ -97,11 +97,11 @@ func (f *fleet) bucketGone(web1 *host.Host) {
 		f.settles("web-1", "1.4.1 is wanted: io")
 	}
 	f.after["The bucket is gone: For a while"] = func() {
+		web1.Run(f.t, "systemctl", "stop", "puller@hello") // it waits between its attempts
 		f.instead(nil, web1, bucketServer()...)
 		f.do("web-1", "root", "puller")
 	}
 	f.before["The bucket is gone: For good"] = func() {
-		web1.Run(f.t, "systemctl", "stop", "puller@hello")
 		f.release("1.4.2", "serves", "a")
 		f.empty()
 		web1.Run(f.t, "systemctl", "start", "puller@hello")
