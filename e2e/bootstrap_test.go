@@ -485,6 +485,10 @@ func bootstrapTimer(t *testing.T, b *bare) {
 		t.Errorf("with the daemon it says\n%s", out)
 	}
 	b.once(t, 0)
+	out := b.must(t)
+	if strings.Count(out, "systemctl disable --now") != 1 || !strings.Contains(out, "`systemctl disable --now puller-once@mnw.timer`") {
+		t.Errorf("with both it says\n%s", out)
+	}
 }
 
 // Wherever it is interrupted, the next run ends in the same.

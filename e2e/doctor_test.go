@@ -205,6 +205,7 @@ func illnesses() []illness {
 		{"env file of the app's", "chown www-data:www-data /etc/mnw/mnw.env; chmod 600 /etc/mnw/mnw.env", 3, "failed   permissions: the puller may not read the env file /etc/mnw/mnw.env (owner uid 33, mode 0600)", "  mend: chown root /etc/mnw/mnw.env && chmod u+r /etc/mnw/mnw.env", "", ""},
 		{"required key missing", edit("/etc/mnw/mnw.env", "s/^ADDR=/ADRESS=/"), 3, "failed   environment: ADDR is not set in /etc/mnw/mnw.env", "  mend: correct it in /etc/mnw/mnw.env, then `systemctl restart mnw.service`",
 			edit("/etc/mnw/mnw.env", "s/^ADRESS=/ADDR=/") + "; systemctl restart mnw.service", ""},
+		{"program gone", "mv /opt/mnw/releases/1.0.0/run /root/run", 3, "failed   unit: mnw.service starts /opt/mnw/current/run, which is not in the release that is live", "  mend: see with `puller verify` whether the release is whole", "mv /root/run /opt/mnw/releases/1.0.0/run", ""},
 		{"disk full", "fallocate -l 60M /opt/mnw/core", 1, "failed   disk: disk space: the filesystem of /opt/mnw has ", "  mend: make room there, or lower limits.reserve", "rm /opt/mnw/core", ""},
 		{"anchor missing", "mv /etc/sando/mnw/trust.json /root", 2, "failed   anchor: trust anchor /etc/sando/mnw/trust.json is missing", "  mend: install -m 644 /opt/mnw/.sando/trust/1.json /etc/sando/mnw/trust.json", "", ""},
 		{"anchor of another app", edit("/etc/sando/mnw/trust.json", "s/\"app\": \"mnw\"/\"app\": \"web\"/"), 2, `failed   anchor: trust anchor /etc/sando/mnw/trust.json is for app "web", want "mnw"`,

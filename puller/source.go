@@ -117,7 +117,7 @@ func (n *commit) channel(_ context.Context, kids []string) (signing.Signed, erro
 	path := repo.ChannelFile(n.cfg.Tier)
 	s, err := n.snap.Signed(path, kids, layout.MaxChannel)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, reason.Errorf(reason.Stale, "the channel repo has no %s: %w to tier %q yet, or somebody removed it; what runs stays; `builder promote %s` makes one", path, ErrNotPromoted, n.cfg.Tier, n.cfg.Tier)
+		return s, reason.Errorf(reason.Stale, "the channel repo has no %s: %w to tier %q yet, or somebody removed it; what runs stays; `builder promote %s` makes one, if fleet.toml has that tier", path, ErrNotPromoted, n.cfg.Tier, n.cfg.Tier)
 	}
 	if err != nil {
 		return s, fmt.Errorf("read channel %q: %w", n.cfg.Tier, err)

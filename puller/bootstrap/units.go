@@ -130,7 +130,7 @@ func (n *Node) start() Step {
 				return nil, err
 			}
 			if at {
-				changes = append(changes, Change{Kept: true, What: fmt.Sprintf("keep %s, which is at work as well; one of the two is enough: `systemctl disable --now %[1]s`", other)})
+				changes = append(changes, Change{Kept: true, What: fmt.Sprintf("keep %s, which is at work as well; one of the two is enough, and this command is for %s: `systemctl disable --now %[1]s`", other, unit)})
 			}
 			at, err = n.atWork(ctx, unit)
 			if err != nil || at {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (p *program) showBootstrapped(r Bootstrapped, did string, failed, otherwise
 	var findings []doctor.Check
 	for n, c := range r.Checks {
 		r.Checks[n].Mend, r.Checks[n].Found = p.spelled(c.Mend, c.Command), literal(c.Found, p.flags())
-		if !r.waits(c) {
+		if !r.waits(c) && !r.told(c) {
 			findings = append(findings, r.Checks[n])
 		}
 	}
@@ -80,7 +81,7 @@ func (p *program) showBootstrapped(r Bootstrapped, did string, failed, otherwise
 }
 
 func (p *program) writeBootstrapped(r Bootstrapped, did string, findings []doctor.Check) {
-	out, waits := p.std.Out, len(findings) < len(r.Checks)
+	out, waits := p.std.Out, slices.ContainsFunc(r.Checks, r.waits)
 	writeChanges(out, r, did)
 	if r.DryRun {
 		fmt.Fprintln(out, "nothing was changed")
@@ -108,6 +109,13 @@ func (r *Bootstrapped) last(waits bool) string {
 		return headline(now, s) + "; the puller tries again by itself: `puller status`"
 	}
 	return headline(now, s)
+}
+
+// told reports whether the steps have said already that two workers are at work, and which of
+// them this command is for.
+func (r *Bootstrapped) told(c doctor.Check) bool {
+	return c.Name == "deployer" && strings.Contains(c.Found, "are both at work") &&
+		slices.ContainsFunc(r.Changes, func(p bootstrap.Planned) bool { return p.Kept && strings.Contains(p.What, "is at work as well") })
 }
 
 // writeFindings prints what doctor has to say, and of what is well only that it is.

@@ -79,6 +79,9 @@ func (e *examiner) definition(u unit) (checks []Check) {
 		return []Check{failed("unit", reason.Config, fit.Error(), do("change %s with `systemctl edit %s`, or name another unit as service.unit in %s", unfit.Setting, u.name, e.o.File))}
 	case u.NeedReload:
 		checks = append(checks, failed("unit", reason.Config, fmt.Sprintf("the unit file of %s has changed on disk since systemd read it: a restart would be by the old one", u.name), run("systemctl daemon-reload")))
+	case len(u.Start) > 0 && below(u.Start[0], e.dir.CurrentPath()) != "" && u.RootDir == "" && missing(u.Start[0]) && !missing(e.dir.CurrentPath()):
+		checks = append(checks, failed("unit", reason.Mismatch, fmt.Sprintf("%s starts %s, which is not in the release that is live: what runs goes on, and starts no more", u.name, u.Start[0]),
+			do("see with `puller verify` whether the release is whole: `puller verify --repair` fetches it again; else correct ExecStart=, `systemctl edit --full %s`", u.name)))
 	case !e.through(u) && u.MainPID == 0 && len(u.Start) > 0 && script(u.Start[0]) != "":
 		checks = append(checks, warning("unit", fmt.Sprintf("%s runs %s, a script that does not name %s: releases may never be started by it", u.name, u.Start[0], e.dir.CurrentPath()), do("see whether it starts what is in there")))
 	case !e.through(u):

@@ -176,6 +176,14 @@ func arrange(checks []Check) []Check {
 			failed[c.Name] = true
 		}
 	}
+	for _, name := range names {
+		for _, c := range checks {
+			needs := strings.Fields(c.needs)
+			if c.Name == name && c.Result == Failed && !slices.Contains(needs, name) && !slices.ContainsFunc(needs, func(n string) bool { return failed[n] }) {
+				failed[name] = true // what it needs is not what failed
+			}
+		}
+	}
 	for n, c := range checks {
 		for _, needed := range strings.Fields(c.needs) {
 			if c.Result == Failed && failed[needed] {

@@ -20,6 +20,7 @@ import (
 
 	"makenot.work/sando/internal/canon"
 	"makenot.work/sando/internal/reason"
+	"makenot.work/sando/layout/node"
 	"makenot.work/sando/puller"
 	"makenot.work/sando/signing"
 	"makenot.work/sando/signing/keys"
@@ -92,6 +93,29 @@ func TestArrange(t *testing.T) {
 	}
 	if skipped := named(got, "channel")[0].Found; skipped != "not looked at: needs clock" {
 		t.Errorf("channel: %s", skipped)
+	}
+}
+
+// What depends on something that failed for itself is left out also where that could have depended
+// on a third thing, which is good.
+func TestArrangeChain(t *testing.T) {
+	got := arrange([]Check{
+		failed("credentials", reason.Config, "x", do("y")).because("user", "permissions", "credentials"),
+		failed("permissions", reason.Config, "x", do("y")).because("user"),
+	})
+	if got[0].Name != "permissions" || got[0].Result != Failed || got[1].Name != "credentials" || got[1].Result != Skipped {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// An activation that a puller is at work on needs nobody; one that was left does.
+func TestNodeAtWork(t *testing.T) {
+	e, s := &examiner{}, &puller.Survey{Recover: "recover first", Current: node.Current{Version: "1.0.0"}}
+	if c := e.node(s, "puller, since then"); c.Result != OK || c.Found != "1.0.0 is live; a cycle is at work on it (puller, since then)" {
+		t.Errorf("at work: %+v", c)
+	}
+	if c := e.node(s, ""); c.Result != Warning || c.Mend != "puller" {
+		t.Errorf("left: %+v", c)
 	}
 }
 
