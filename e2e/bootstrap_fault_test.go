@@ -37,6 +37,7 @@ func TestAsRootBootstrapSteps(t *testing.T) {
 	if os.Getenv("SANDO_SOAK") != "" {
 		each = 1
 	}
+	t.Logf("%d changes of the disk, killed before every %dth", len(steps), each)
 	for n := each; n <= len(steps); n += each {
 		b.reset(t)
 		r := b.Try(t, "sh", append([]string{"-c", `env "$@"; true`, "sh", fmt.Sprintf("SANDO_FAULT=kill:%d", n)}, b.line("/srv/puller")...)...)
