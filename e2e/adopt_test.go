@@ -104,6 +104,7 @@ func newFormer(t *testing.T) *former {
 	}
 	f.Write(t, "/etc/systemd/system/makenotwork.service", oldUnit, 0o644)
 	f.Write(t, "/etc/systemd/system/worker.service", "[Unit]\nBindsTo=makenotwork.service\nAfter=makenotwork.service\n[Service]\nExecStart=sleep infinity\n", 0o644)
+	f.Write(t, "/etc/systemd/system/front.service", "[Unit]\nWants=makenotwork.service\n[Service]\nExecStart=sleep infinity\n", 0o644)
 	f.Write(t, "/etc/systemd/system/makenotwork.service.d/limits.conf", "[Service]\nNice=1\n", 0o644)
 	f.Write(t, "/etc/sudoers.d/makenotwork", "deploy ALL=(root) NOPASSWD: /opt/makenotwork/restart\n", 0o440)
 	f.Write(t, "/etc/caddy/Caddyfile", "makenot.work {\n\troot * /opt/makenotwork/static\n}\n", 0o644)
@@ -416,9 +417,13 @@ func formerBack(t *testing.T, f *former) {
 	if got := f.Read(t, "/etc/caddy/Caddyfile"); !strings.Contains(got, "makenot.work") {
 		t.Errorf("the Caddyfile is %q", got)
 	}
+	f.Run(t, "systemctl", "start", "front.service")
 	out = f.must(t, 0)
 	f.answers(t, "1.1.0")
 	f.units(t, "inactive disabled active enabled")
+	if !strings.Contains(out, "front.service wants makenotwork.service still") || strings.Contains(out, "multi-user.target wants") {
+		t.Errorf("what starts the old app is not in\n%s", out)
+	}
 	t.Logf("%s", outage.FindString(out))
 	if !strings.Contains(out, "/var/lib/mnw was a copy of /opt/makenotwork/data, in which something has changed since") {
 		t.Errorf("it says\n%s", out)

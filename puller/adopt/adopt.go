@@ -20,8 +20,8 @@
 // what it names. State stays where it is, or is copied by a Move. Everything else in the file
 // stays byte for byte.
 //
-// When the new app does not become healthy, or when the switch is interrupted by a signal, the old
-// unit is started again at once. Until the new app has proved itself the old unit stays
+// When the new app does not become healthy, or when the switch is interrupted by a signal, SIGHUP of a
+// terminal that goes away too, the old unit is started again at once, with what stopped with it. Until the new app has proved itself the old unit stays
 // enabled and the new one is not, so a machine that reboots in between runs the old one.
 //
 // # Run again
@@ -29,7 +29,8 @@
 // Each step looks at what is there and does the rest, after a crash anywhere. A complete backup
 // of the same install is kept and used again. A switch that was killed goes on: the old unit is
 // stopped if it runs, and the release that was being activated is. A copy of the state is used
-// if what it is of has not changed since; else it is renamed aside, and made anew.
+// if what it is of has not changed since; else it is renamed aside, and made anew. One that the new
+// app works with since it proved itself is kept, until the old one runs again: by back.sh, for example.
 // /var/backups/sando/<app>-switch.json says how far it came:
 //
 //	{"version":1,"phase":"switching","stopped":"…","state":[{"from":"…","to":"…","of":"…"}]}
@@ -42,7 +43,8 @@
 //
 // # What this does not protect from
 //
-// What writes to the old state besides the old unit, a cron job for example, is not stopped: what
+// A switch that is killed (SIGKILL) between the two apps leaves neither running, until it is run again or the
+// machine reboots. What writes to the old state besides the old unit, a cron job for example, is not stopped: what
 // it writes after the copy is not in the copy. A new app that was started and failed may have
 // written to state that both share.
 package adopt

@@ -185,6 +185,9 @@ func (a *Adoption) wayBack(ctx context.Context) error {
 	if err := a.backup.Test(ctx); err != nil {
 		return err
 	}
+	if f := a.old.facts; f.RefuseManualStart || f.RefuseManualStop {
+		return reason.Errorf(reason.Config, "%s has RefuseManualStart= or RefuseManualStop=: it could not be stopped and started again; `systemctl edit %[1]s` changes that", a.OldUnit)
+	}
 	for _, p := range a.old.files.Programs {
 		if !filepath.IsAbs(p) {
 			continue // systemd looks for it, as a shell does
@@ -407,6 +410,9 @@ func (a *Adoption) finish(ctx context.Context, took time.Duration, how string) e
 	pr.Phase, pr.Outage, pr.How = switched, took.Milliseconds(), how
 	if err := a.save(pr); err != nil {
 		return err
+	}
+	for _, other := range a.active(ctx, "WantedBy,RequiredBy,UpheldBy") {
+		a.Log(fmt.Sprintf("%s wants %s still: after a reboot both apps may run; take it out of %[1]s", other, a.OldUnit))
 	}
 	a.Log(fmt.Sprintf("%s runs %s; nobody answered for %d ms (%s)", a.Unit, a.version, took.Milliseconds(), how))
 	a.Log(fmt.Sprintf("the way back: `sh %s` stops it and starts %s as it was; tested: syntax, backup, unit, program", a.backup.Script(), a.OldUnit))
