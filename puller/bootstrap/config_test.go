@@ -119,6 +119,7 @@ func TestOptionsRefused(t *testing.T) {
 	for want, change := range map[string]func(*Options){
 		"--app: want":                              func(o *Options) { o.App = "" },
 		"--app: ":                                  func(o *Options) { o.App = "Mnw" },
+		"is Sando's own: the app needs another":    func(o *Options) { o.App = "sando" },
 		"--tier: want":                             func(o *Options) { o.Tier = "" },
 		"--node: ":                                 func(o *Options) { o.Node = "a b" },
 		"--storage: want":                          func(o *Options) { o.Storage.URL = "" },

@@ -103,6 +103,9 @@ func (o *Options) check() error {
 	if err := layout.CheckApp(o.App); err != nil {
 		return refuse("--app: %w", err)
 	}
+	if o.App == filepath.Base(puller.ConfigDir) {
+		return refuse("--app: the directory of %q would be %s, which is Sando's own: the app needs another name", o.App, puller.ConfigDir)
+	}
 	if o.Tier == "" {
 		return refuse("--tier: want the tier that this node follows; `builder enroll NODE --tier TIER` prints the whole command")
 	}
