@@ -99,19 +99,19 @@ func notRun(err error, env []string) error {
 	if !errors.As(err, &exit) {
 		return err
 	}
-	switch exit.ExitCode() {
-	case 126:
-		return reason.Errorf(reason.Config, "%w: a program may not be executed, or is none: mend it in the source, such as by git update-index --chmod=+x FILE", err)
-	case 127:
-		path := "which is not set"
-		for _, v := range env { // the last one counts
-			if value, is := strings.CutPrefix(v, "PATH="); is {
-				path = fmt.Sprintf("which is %q", value)
-			}
-		}
-		return reason.Errorf(reason.Config, "%w: a program was not found: put a link to it into a directory of PATH, %s", err, path)
+	// Which of the two it is depends on the directories of PATH as well: one that the builder's
+	// user may not look into makes "not found" a "not allowed".
+	if code := exit.ExitCode(); code != 126 && code != 127 {
+		return err
 	}
-	return err
+	path := "which is not set"
+	for _, v := range env { // the last one counts
+		if value, is := strings.CutPrefix(v, "PATH="); is {
+			path = fmt.Sprintf("which is %q", value)
+		}
+	}
+	return reason.Errorf(reason.Config, "%w: a program was not found, or may not be executed: put a link to it into a directory of PATH, %s; "+
+		"or, where it is of the source: git update-index --chmod=+x FILE", err, path)
 }
 
 var errTimeout = errors.New("build.timeout")

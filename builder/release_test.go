@@ -201,7 +201,7 @@ func TestReleaseRefusals(t *testing.T) {
 			s.edit("[build]", "[build]\ntimeout = \"50ms\"")
 			s.commit("change", map[string]string{"build.sh": "sleep 100"})
 		}, ReleaseRequest{}, reason.IO, "build.timeout: 50ms passed"},
-		"no such program":  {func(s *site) { s.edit(`["sh", "./build.sh"]`, `["no-such-program"]`) }, ReleaseRequest{}, reason.Config, "exit status 127: a program was not found"},
+		"no such program":  {func(s *site) { s.edit(`["sh", "./build.sh"]`, `["no-such-program"]`) }, ReleaseRequest{}, reason.Config, "a program was not found, or may not be executed"},
 		"binary missing":   {func(s *site) { s.commit("change", map[string]string{"build.sh": ":"}) }, ReleaseRequest{}, reason.Config, `binary "out/app" is missing`},
 		"forbidden string": {func(s *site) { s.commit("change", map[string]string{"static/x": "cd /opt/makenotwork/"}) }, ReleaseRequest{}, reason.Policy, `"/opt/makenotwork/" in "static/x" at offset 3`},
 		"nothing to stage": {func(s *site) {

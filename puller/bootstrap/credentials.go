@@ -151,7 +151,7 @@ func (n *Node) credential(ctx context.Context, w wanted) (credential, error) {
 // cannot: that is how the puller's unit runs.
 func private(key, file string, info fs.FileInfo) error {
 	st := info.Sys().(*syscall.Stat_t)
-	if st.Uid != 0 || info.Mode().Perm()&0o077 != 0 || info.Mode().Perm()&0o400 == 0 {
+	if int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o077 != 0 || info.Mode().Perm()&0o400 == 0 {
 		return refuse("%s: %s is %s: it must be root's alone: `chown root:root %[2]s && chmod 600 %[2]s`", key, file, describe(info))
 	}
 	return nil
